@@ -1,0 +1,1 @@
+//! What one event does to a device, its operations and commands, as pure decisions.

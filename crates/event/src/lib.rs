@@ -1,0 +1,17 @@
+//! What Ring sends and what of it travels on the queue: wire types, signature, envelope and ids.
+//!
+//! Pure by design: no I/O, no async, no clock. The time is always a value that the caller passes in.
+
+pub mod envelope;
+pub mod ids;
+mod loose;
+pub mod ring_event;
+pub mod sample;
+pub mod signature;
+
+pub use envelope::Envelope;
+pub use ring_event::{EventType, ParseError, RingEvent};
+pub use signature::{KeyError, Refusal, SigningKey, SigningKeys, Verifier};
+
+#[cfg(test)]
+mod vectors;

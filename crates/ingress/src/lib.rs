@@ -1,0 +1,1 @@
+//! Receives Ring's webhooks: verify, publish, answer.

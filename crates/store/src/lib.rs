@@ -1,0 +1,1 @@
+//! Redis: keys, atomic scripts, device records and the outbox.

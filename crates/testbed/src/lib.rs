@@ -1,0 +1,1 @@
+//! Private RabbitMQ and Redis servers, a faulty network and waiting for states; for tests, never shipped.
