@@ -14,6 +14,9 @@ pub(crate) struct LooseText(pub(crate) Option<String>);
 #[derive(Default)]
 pub(crate) struct Loose<T>(pub(crate) T);
 
+/// An object of the wanted form and nothing else; a list would otherwise be read field by field.
+pub(crate) struct Object<T>(pub(crate) T);
+
 /// The ids in a list of `{type, id}`; anything that is not a list counts as an empty one.
 #[derive(Default)]
 pub(crate) struct LooseRefs(pub(crate) Vec<String>);
@@ -31,6 +34,17 @@ impl<'de, T: DeserializeOwned + Default> Deserialize<'de> for Loose<T> {
             inner(raw).map(Self)
         } else {
             Ok(Self(T::default()))
+        }
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        if raw.starts_with('{') {
+            inner(raw).map(Self)
+        } else {
+            Err(D::Error::custom("not an object"))
         }
     }
 }

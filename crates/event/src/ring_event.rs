@@ -4,7 +4,7 @@
 //! optional fields of a wrong type count as missing, numbers may be strings. A field given twice is an error,
 //! because guessing which one was meant could mark a device wrongly.
 
-use crate::loose::{Loose, LooseRefs, LooseText};
+use crate::loose::{Loose, LooseRefs, LooseText, Object};
 use serde::Deserialize;
 use serde_json::error::Category;
 use time::OffsetDateTime;
@@ -146,14 +146,9 @@ impl RingEvent {
     /// # Errors
     /// [`ParseError`], when the bytes cannot be identified as one event; they will never become one.
     pub fn parse(body: &[u8]) -> Result<Self, ParseError> {
-        let wire: WireEvent = serde_json::from_slice(body).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            match error.classify() {
-                Category::Data => ParseError::WrongShape { line, column },
-                Category::Io | Category::Syntax | Category::Eof => ParseError::NotJson { line, column },
-            }
-        })?;
-        let data = wire.data;
+        let Object(wire) =
+            serde_json::from_slice::<Object<WireEvent>>(body).map_err(|error| located(&error))?;
+        let Object(data) = wire.data;
         let name = data
             .kind
             .0
@@ -173,6 +168,14 @@ impl RingEvent {
             account_id: filled(wire.meta.0.account_id),
             related_devices: data.relationships.0.devices.0.data.0,
         })
+    }
+}
+
+fn located(error: &serde_json::Error) -> ParseError {
+    let (line, column) = (error.line(), error.column());
+    match error.classify() {
+        Category::Data => ParseError::WrongShape { line, column },
+        Category::Io | Category::Syntax | Category::Eof => ParseError::NotJson { line, column },
     }
 }
 
@@ -202,7 +205,7 @@ fn nanoseconds(text: &str) -> Option<i128> {
 struct WireEvent {
     #[serde(default)]
     meta: Loose<WireMeta>,
-    data: WireData,
+    data: Object<WireData>,
 }
 
 #[derive(Deserialize, Default)]
