@@ -1,0 +1,394 @@
+//! The admin listener: health, readiness and metrics, and whatever control API the daemon mounts under `/v1/`.
+//!
+//! Never public. It knows no path of the API and decides nothing about readiness; both are functions it is given.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, AUTHORIZATION, CONNECTION, HeaderValue, WWW_AUTHENTICATE};
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::guarded_io::{ConnectionLimits, ConnectionPhase, GuardedIo};
+use crate::http::{self, Answer};
+use crate::metrics::{self, Metrics};
+use crate::settings::Secret;
+use crate::stop::{self, Drained};
+
+/// A future in a box, as functions behind a pointer give it.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Says whether the process can do its work now, or everything that keeps it from it. Called at each `/readyz`; it
+/// must not block.
+pub type ReadyFn = Arc<dyn Fn() -> Result<(), Vec<NotReady>> + Send + Sync>;
+
+/// Answers a call of the control API whose token was right.
+///
+/// # Cancel safety
+/// The future is dropped when the request's deadline passes or the client goes away; what must not stop half-way is to
+/// be spawned.
+pub type ApiFn = Arc<dyn Fn(ApiRequest) -> BoxFuture<ApiResponse> + Send + Sync>;
+
+/// How long open requests get when the listener stops.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// One reason not to be ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotReady {
+    /// For programs.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// A call of the control API.
+#[derive(Debug)]
+pub struct ApiRequest {
+    /// The method.
+    pub method: Method,
+    /// The path from `/v1/` on, still percent-encoded.
+    pub path: String,
+    /// What follows the question mark, still percent-encoded.
+    pub query: Option<String>,
+    /// All headers, the token's included.
+    pub headers: HeaderMap,
+    /// The whole body, at most [`AdminLimits::body_bytes_max`].
+    pub body: Bytes,
+}
+
+/// The answer to a call of the control API.
+#[derive(Debug)]
+pub struct ApiResponse(Answer);
+
+/// Bounds of the admin listener.
+#[derive(Debug, Clone, Copy)]
+pub struct AdminLimits {
+    /// Connections at once; more wait in the kernel.
+    pub connections_max: usize,
+    /// Bytes of a request's line and headers.
+    pub head_bytes_max: usize,
+    /// Bytes of a body.
+    pub body_bytes_max: usize,
+    /// Until a head is whole.
+    pub head_timeout: Duration,
+    /// For reading the body and answering.
+    pub request_timeout: Duration,
+    /// For a connection without a request; longer than a scrape interval.
+    pub idle_timeout: Duration,
+}
+
+/// What the admin listener shows.
+#[derive(Clone)]
+pub struct Admin {
+    /// Whether the process can do its work.
+    pub ready: ReadyFn,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
+    /// The control API, in a daemon that has one.
+    pub api: Option<ApiFn>,
+    /// The API's token; without one the API is off.
+    pub token: Option<Secret>,
+    /// Bounds.
+    pub limits: AdminLimits,
+}
+
+#[derive(Serialize)]
+struct ReadyBody {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<NotReady>,
+}
+
+impl Default for AdminLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 64,
+            head_bytes_max: 64 * 1024,
+            body_bytes_max: 64 * 1024,
+            head_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(90),
+        }
+    }
+}
+
+impl NotReady {
+    /// A reason.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+impl ApiResponse {
+    /// An answer with a JSON body.
+    pub fn json(status: StatusCode, body: &impl Serialize) -> Self {
+        Self(http::json(status, body))
+    }
+
+    /// `{"error":{"code","message"}}`.
+    pub fn error(status: StatusCode, code: &str, message: &str) -> Self {
+        Self(http::error(status, code, message))
+    }
+
+    /// No body, such as 204.
+    pub fn empty(status: StatusCode) -> Self {
+        let mut answer = Answer::default();
+        *answer.status_mut() = status;
+        Self(answer)
+    }
+
+    /// 405 with `Allow`, such as `GET, PUT`.
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        Self(method_not_allowed(allow))
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with_header(mut self, name: hyper::header::HeaderName, value: HeaderValue) -> Self {
+        self.0.headers_mut().insert(name, value);
+        self
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.0.status()
+    }
+}
+
+/// Serves until `stop`, then gives open requests a second. Stop it last, so that a process that drains can be watched.
+pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(admin.limits.connections_max));
+    let tasks = TaskTracker::new();
+    let admin = Arc::new(admin);
+    let next = async || {
+        let permit = Arc::clone(&permits).acquire_owned().await;
+        (permit, http::accept(&listener).await.0)
+    };
+    while let Some((Ok(permit), stream)) = stop.run_until_cancelled(next()).await {
+        tasks.spawn(connection(stream, Arc::clone(&admin), stop.clone(), permit));
+    }
+    drop(listener);
+    if let Drained::Missed { left } = stop::drain(&tasks, STOP_GRACE).await {
+        tracing::debug!(connections = left, "admin connections left open");
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    admin: Arc<Admin>,
+    stop: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+) {
+    let limits = admin.limits;
+    let io = GuardedIo::new(
+        stream,
+        ConnectionLimits {
+            head: limits.head_timeout,
+            idle: limits.idle_timeout,
+            write: limits.request_timeout,
+            linger: STOP_GRACE,
+        },
+    );
+    let phase = io.phase();
+    let service = service_fn(move |request| answer(Arc::clone(&admin), Arc::clone(&phase), request));
+    let builder = http::connection_builder(limits.head_bytes_max);
+    let served = builder.serve_connection(TokioIo::new(io), service);
+    tokio::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "admin connection broke");
+    }
+}
+
+async fn answer(
+    admin: Arc<Admin>,
+    phase: Arc<ConnectionPhase>,
+    request: Request<Incoming>,
+) -> Result<Answer, std::convert::Infallible> {
+    let mark = phase.begin_request();
+    let head = request.method() == Method::HEAD;
+    let has_body = !hyper::body::Body::is_end_stream(request.body());
+    let routed = route(&admin, request);
+    let mut answer = match tokio::time::timeout(admin.limits.request_timeout, routed).await {
+        Ok(answer) => answer,
+        Err(_) => http::error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "deadline",
+            "the answer took too long",
+        ),
+    };
+    // A body may be left unread; the answer must reach the client all the same.
+    if has_body && !head && !answer.status().is_success() {
+        answer
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+        mark.linger();
+    }
+    Ok(answer)
+}
+
+async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path();
+    if path == "/v1" || path.starts_with("/v1/") {
+        return call_api(admin, request).await;
+    }
+    let known = matches!(path, "/livez" | "/readyz" | "/metrics");
+    if known && !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return method_not_allowed("GET, HEAD");
+    }
+    match path {
+        "/livez" => http::json(
+            StatusCode::OK,
+            &ReadyBody {
+                status: "alive",
+                reasons: Vec::new(),
+            },
+        ),
+        "/readyz" => readiness((admin.ready)()),
+        "/metrics" => {
+            let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
+            http::with_type(StatusCode::OK, kind, admin.metrics.encode().into())
+        }
+        _ => not_found(),
+    }
+}
+
+fn readiness(ready: Result<(), Vec<NotReady>>) -> Answer {
+    match ready {
+        Ok(()) => http::json(
+            StatusCode::OK,
+            &ReadyBody {
+                status: "ready",
+                reasons: Vec::new(),
+            },
+        ),
+        Err(reasons) => http::json(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &ReadyBody {
+                status: "not_ready",
+                reasons,
+            },
+        ),
+    }
+}
+
+async fn call_api(admin: &Admin, request: Request<Incoming>) -> Answer {
+    let Some(api) = &admin.api else { return not_found() };
+    let Some(token) = &admin.token else {
+        let text = "the control API is off: no PORCHLIGHT_ADMIN_TOKEN is set";
+        return http::error(StatusCode::NOT_FOUND, "api_off", text);
+    };
+    if !is_authorised(request.headers(), token) {
+        let text = "a bearer token is required, and it must be the right one";
+        let mut answer = http::error(StatusCode::UNAUTHORIZED, "unauthorized", text);
+        answer.headers_mut().insert(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"porchlight\""),
+        );
+        return answer;
+    }
+    let (head, body) = request.into_parts();
+    let body = match Limited::new(body, admin.limits.body_bytes_max).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let text = format!("the body is larger than {} bytes", admin.limits.body_bytes_max);
+            return http::error(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", &text);
+        }
+        Err(_) => return http::error(StatusCode::BAD_REQUEST, "bad_body", "the body could not be read"),
+    };
+    let request = ApiRequest {
+        method: head.method,
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().map(str::to_owned),
+        headers: head.headers,
+        body,
+    };
+    api(request).await.0
+}
+
+/// Exactly one `Authorization: Bearer <token>`; the scheme in any case.
+fn is_authorised(headers: &HeaderMap, token: &Secret) -> bool {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else {
+        return false;
+    };
+    match value.as_bytes().split_at_checked("bearer ".len()) {
+        Some((scheme, rest)) => scheme.eq_ignore_ascii_case(b"bearer ") && token.matches(rest.trim_ascii()),
+        None => false,
+    }
+}
+
+fn not_found() -> Answer {
+    http::error(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is nothing at this path",
+    )
+}
+
+fn method_not_allowed(allow: &'static str) -> Answer {
+    let text = format!("this path takes {allow}");
+    let mut answer = http::error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &text);
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allow));
+    answer
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn authorised(values: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        is_authorised(&headers, &Secret::new("s3cret"))
+    }
+
+    #[test]
+    fn one_right_bearer_token_is_required() {
+        assert!(authorised(&["Bearer s3cret"]) && authorised(&["bearer s3cret"]));
+        for wrong in [
+            &[][..],
+            &[""],
+            &["Bearer"],
+            &["Bearer "],
+            &["Bearer s3cre"],
+            &["Basic s3cret"],
+            &["s3cret"],
+        ] {
+            assert!(!authorised(wrong), "{wrong:?}");
+        }
+        assert!(!authorised(&["Bearer s3cret", "Bearer s3cret"]));
+    }
+
+    #[test]
+    fn not_ready_tells_every_reason() {
+        let answer = readiness(Err(vec![NotReady::new("broker", "no connection")]));
+        assert_eq!(answer.status(), 503);
+        assert_eq!(readiness(Ok(())).status(), 200);
+    }
+}

@@ -1,0 +1,148 @@
+//! Figures of this process from `/proc`: processor time, memory, open files and when it began.
+//!
+//! It reads at each scrape and keeps nothing; where `/proc` is missing the figures are left out.
+
+use std::fmt;
+use std::fs;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+/// Ticks a second in `/proc/self/stat`: Linux shows user space 100 on every architecture.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Encodes the figures anew at each scrape, under the names that every Prometheus client uses.
+#[derive(Debug)]
+pub(crate) struct ProcessCollector {
+    started_at_seconds: Option<f64>,
+}
+
+/// Figures out of one line of `/proc/<pid>/stat`.
+struct Stat {
+    cpu_seconds: f64,
+    started_after_boot_seconds: f64,
+}
+
+impl ProcessCollector {
+    pub(crate) fn new() -> Self {
+        let booted = fs::read_to_string("/proc/stat")
+            .ok()
+            .and_then(|text| boot_time(&text));
+        let stat = read_stat();
+        let started_at_seconds = booted
+            .zip(stat)
+            .map(|(booted, stat)| booted + stat.started_after_boot_seconds);
+        Self { started_at_seconds }
+    }
+}
+
+impl Collector for ProcessCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut gauge = |name: &str, help: &str, value: Option<f64>| match value {
+            Some(value) => put(&mut encoder, name, help, &ConstGauge::new(value)),
+            None => Ok(()),
+        };
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        gauge(
+            "process_resident_memory_bytes",
+            "Memory in use",
+            resident_bytes(&status),
+        )?;
+        gauge("process_open_fds", "Open files and sockets", open_files())?;
+        gauge(
+            "process_start_time_seconds",
+            "When the process began, as Unix time",
+            self.started_at_seconds,
+        )?;
+        match read_stat() {
+            Some(stat) => {
+                let used = ConstCounter::new(stat.cpu_seconds);
+                put(
+                    &mut encoder,
+                    "process_cpu_seconds",
+                    "Processor time used, user and system",
+                    &used,
+                )
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn put(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    metric: &impl EncodeMetric,
+) -> Result<(), fmt::Error> {
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+fn read_stat() -> Option<Stat> {
+    parse_stat(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// The second field is the command's name in parentheses and may hold anything, so fields are counted after the last
+/// one; from there user time is the 12th, system time the 13th and the start the 20th.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let seconds = |index: usize| Some(fields.get(index)?.parse::<f64>().ok()? / TICKS_PER_SECOND);
+    Some(Stat {
+        cpu_seconds: seconds(11)? + seconds(12)?,
+        started_after_boot_seconds: seconds(19)?,
+    })
+}
+
+fn boot_time(text: &str) -> Option<f64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("btime "))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn resident_bytes(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024.0)
+}
+
+fn open_files() -> Option<f64> {
+    let count = u32::try_from(fs::read_dir("/proc/self/fd").ok()?.count()).ok()?;
+    // Listing opens one more.
+    Some(f64::from(count.saturating_sub(1)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
+        let text = "7 (a) b) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 4 0 1200 1 2 3";
+        let stat = parse_stat(text).unwrap();
+        assert!((stat.cpu_seconds - 3.0).abs() < 1e-9);
+        assert!((stat.started_after_boot_seconds - 12.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn this_process_has_all_figures() {
+        let shown = crate::Metrics::new("0", "test").encode();
+        for name in [
+            "cpu_seconds_total",
+            "resident_memory_bytes",
+            "open_fds",
+            "start_time_seconds",
+        ] {
+            assert!(
+                shown
+                    .lines()
+                    .any(|line| line.starts_with(&format!("process_{name} "))),
+                "{shown}"
+            );
+        }
+    }
+}
