@@ -1,0 +1,228 @@
+//! A command: what a partner's service is told to do with one operation, under one identity.
+//!
+//! The identity is a function of (device, operation, generation, action), so however often a command is sent,
+//! by whomever and after whatever crash, a receiver that remembers identities acts once.
+
+use crate::Operation;
+use porchlight_event::ids::hash_parts;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+/// What to do with an operation. Within one generation a later action overrules an earlier one, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// Stop until told to resume.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Stop for good.
+    Cancel,
+}
+
+/// The event that a command is owed to; for an operation registered on an offline device, the registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Cause {
+    /// `data.id`.
+    pub event_id: String,
+    /// `meta.request_id`.
+    pub request_id: Option<String>,
+    /// `data.type`, or `registration`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// When it happened, in milliseconds since the epoch.
+    pub timestamp: i64,
+}
+
+/// One owed command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// What to do.
+    pub action: Action,
+    /// The generation it belongs to.
+    pub generation: u64,
+    /// The operation's id.
+    pub operation_id: String,
+    /// The operation's kind, as registered.
+    pub kind: String,
+    /// The operation's parameters, as registered: JSON text.
+    pub params: String,
+    /// The device.
+    pub device_id: String,
+    /// The account the operation was registered for, else the device's.
+    pub account_id: Option<String>,
+    /// What it is owed to.
+    pub cause: Cause,
+    /// When it became owed, in milliseconds since the epoch.
+    pub issued_at_ms: i64,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 3] = [Self::Pause, Self::Resume, Self::Cancel];
+
+    /// The stored and sent code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    /// Reads a code back.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.code() == code)
+    }
+}
+
+/// The identity of a command: 64 hex digits.
+pub fn command_id(device_id: &str, operation_id: &str, generation: u64, action: Action) -> String {
+    hex::encode(hash_parts(&[
+        b"command",
+        device_id.as_bytes(),
+        operation_id.as_bytes(),
+        &generation.to_be_bytes(),
+        action.code().as_bytes(),
+    ]))
+}
+
+impl Command {
+    /// The command that `operation` owes now.
+    pub(crate) fn owed(
+        action: Action,
+        device_id: &str,
+        account_id: Option<&str>,
+        operation: &Operation,
+        cause: &Cause,
+        now_ms: i64,
+    ) -> Self {
+        Self {
+            action,
+            generation: operation.generation,
+            operation_id: operation.id.clone(),
+            kind: operation.kind.clone(),
+            params: operation.params.clone(),
+            device_id: device_id.to_owned(),
+            account_id: operation
+                .account_id
+                .clone()
+                .or_else(|| account_id.map(str::to_owned)),
+            cause: cause.clone(),
+            issued_at_ms: now_ms,
+        }
+    }
+
+    /// Its identity, the receiver's idempotency key.
+    pub fn id(&self) -> String {
+        command_id(&self.device_id, &self.operation_id, self.generation, self.action)
+    }
+
+    /// The routing key `<action>.<kind>`. A kind is made of letters, digits, `_` and `-`, so it stays one word.
+    pub fn routing_key(&self) -> String {
+        format!("{}.{}", self.action.code(), self.kind)
+    }
+
+    /// The JSON body in which it is sent.
+    pub fn body(&self) -> Vec<u8> {
+        let params = RawValue::from_string(self.params.clone()).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        let wire = WireCommand {
+            id: &self.id(),
+            action: self.action.code(),
+            generation: self.generation,
+            operation: WireOperation {
+                id: &self.operation_id,
+                kind: &self.kind,
+                params: &params,
+            },
+            device_id: &self.device_id,
+            account_id: self.account_id.as_deref(),
+            cause: &self.cause,
+            issued_at: &iso_milliseconds(self.issued_at_ms),
+        };
+        serde_json::to_vec(&wire).expect("strings, integers and raw JSON always serialise")
+    }
+}
+
+/// ISO 8601 in UTC with milliseconds; the epoch for what no calendar holds.
+pub fn iso_milliseconds(ms: i64) -> String {
+    let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
+        .ok()
+        .and_then(|date| date.format(form).ok())
+        .unwrap_or_else(|| "1970-01-01T00:00:00.000Z".to_owned())
+}
+
+#[derive(Serialize)]
+struct WireCommand<'a> {
+    id: &'a str,
+    action: &'a str,
+    generation: u64,
+    operation: WireOperation<'a>,
+    device_id: &'a str,
+    account_id: Option<&'a str>,
+    cause: &'a Cause,
+    issued_at: &'a str,
+}
+
+#[derive(Serialize)]
+struct WireOperation<'a> {
+    id: &'a str,
+    kind: &'a str,
+    params: &'a RawValue,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_differs_in_each_of_its_four_parts() {
+        let ids = [
+            command_id("d", "o", 1, Action::Pause),
+            command_id("e", "o", 1, Action::Pause),
+            command_id("d", "p", 1, Action::Pause),
+            command_id("d", "o", 2, Action::Pause),
+            command_id("d", "o", 1, Action::Resume),
+            command_id("do", "", 1, Action::Pause),
+        ];
+        assert!(ids.iter().all(|id| id.len() == 64));
+        assert_eq!(
+            ids.iter().collect::<std::collections::BTreeSet<_>>().len(),
+            ids.len()
+        );
+    }
+
+    #[test]
+    fn the_body_has_the_promised_form() {
+        let command = Command {
+            action: Action::Resume,
+            generation: 3,
+            operation_id: "nightly-snapshot".to_owned(),
+            kind: "snapshot".to_owned(),
+            params: r#"{"a":[1,"x"]}"#.to_owned(),
+            device_id: "d".to_owned(),
+            account_id: None,
+            cause: Cause {
+                event_id: "e".to_owned(),
+                request_id: None,
+                kind: "device_online".to_owned(),
+                timestamp: 1_771_025_567_000,
+            },
+            issued_at_ms: 1_771_025_571_300,
+        };
+        let body: serde_json::Value = serde_json::from_slice(&command.body()).unwrap();
+        let wanted = serde_json::json!({
+            "id": command.id(), "action": "resume", "generation": 3,
+            "operation": { "id": "nightly-snapshot", "kind": "snapshot", "params": { "a": [1, "x"] } },
+            "device_id": "d", "account_id": null,
+            "cause": { "event_id": "e", "request_id": null, "type": "device_online", "timestamp": 1_771_025_567_000_i64 },
+            "issued_at": "2026-02-13T23:32:51.300Z",
+        });
+        assert_eq!(body, wanted);
+        assert_eq!(command.routing_key(), "resume.snapshot");
+        assert_eq!(iso_milliseconds(i64::MAX), "1970-01-01T00:00:00.000Z");
+    }
+}
