@@ -1,1 +1,35 @@
-//! RabbitMQ: topology, connection, confirmed publishing, consuming and dead letters.
+//! RabbitMQ: topology, connection, confirmed publishing, consuming and dead letters; the only owner of lapin.
+//!
+//! It knows neither Redis nor HTTP, and decides nothing about events: what becomes of a delivery is the worker's.
+//!
+//! - [`topology`]: every name and argument, declared by whoever comes first.
+//! - [`connection`]: connecting with deadlines, and the [`BrokerState`] everybody watches.
+//! - [`publisher`]: a success is exactly an un-returned ack of that very publish.
+//! - [`consumer`]: deliveries in batches; an ack can only reach the channel it belongs to.
+//! - [`dead_letter`] and [`replay`]: look at the dead letters, and send them round again.
+//! - [`depth`]: how much waits in each of our queues.
+//!
+//! lapin itself logs a returned publish at WARN with properties and body (`lapin::returned_messages`), and
+//! `amq_protocol*` logs frames at TRACE. A process that uses this crate must cap both targets at ERROR, whatever its
+//! filter says; our own warning carries the publish id alone.
+
+pub mod connection;
+pub mod consumer;
+pub mod dead_letter;
+pub mod depth;
+mod greeting;
+pub mod publisher;
+pub mod replay;
+pub mod topology;
+pub mod urls;
+mod wire;
+
+pub use connection::{BrokerState, ConnectError, Link, ServerVersion};
+pub use consumer::{AckOutcome, Batch, Consumer, ConsumerConfig, ConsumerHandle, Delivery};
+//pub use dead_letter::{DeadLetter, DeadLetterError};
+//pub use depth::{DepthReader, QueueDepth};
+pub use publisher::{Confirmed, PublishDeadlines, PublishError, Publisher, PublisherConfig, PublisherStats};
+//pub use replay::{ReplayOptions, ReplaySummary};
+pub use topology::{TopologyConfig, TopologyError};
+pub use urls::{BrokerUrls, UrlError};
+pub use wire::{DeathNote, Headers, Outgoing, RetryTier};
