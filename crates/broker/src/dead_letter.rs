@@ -1,1 +1,255 @@
-//! stub
+//! Dead letters: what they say about their death, and looking at them without consuming any.
+//!
+//! Nothing is published or removed here; see [`crate::replay`].
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use lapin::{
+    BasicProperties, Channel,
+    options::BasicGetOptions,
+    types::{AMQPValue, FieldTable},
+};
+use porchlight_event::{Envelope, envelope::header};
+
+use crate::{
+    connection::{CLOSE_STEP_MAX, ConnectError, Link, REQUEST_MAX, within},
+    depth, topology,
+    urls::BrokerUrls,
+    wire::{self, Headers, int_of, text_of},
+};
+
+/// Letters held unacked at once, at most: the broker remembers each of them for our channel, and gives each back one
+/// by one when we go. Our own memory holds one letter at a time, whatever this number.
+pub const HELD_MAX: usize = 10_000;
+
+/// Marks a letter that was a command, where the broker's own record does not say so.
+pub(crate) const DEAD_ORIGIN: &str = "x-porchlight-dead-origin";
+pub(crate) const ORIGIN_COMMAND: &str = "command";
+
+/// What a dead letter was before it died; decides where a replay sends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// An event; goes back to `porchlight.events`.
+    Event,
+    /// A command; goes back to `porchlight.commands` under its own key.
+    Command,
+}
+
+/// One entry of the broker's own record of deaths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// The queue it died in.
+    pub queue: String,
+    /// The broker's word: `delivery_limit`, `expired`, `rejected`, `maxlen`.
+    pub reason: String,
+    /// How often it died there for that reason.
+    pub count: u64,
+    /// When it did so first, in milliseconds since the epoch.
+    pub at_ms: Option<i64>,
+}
+
+/// One letter of `porchlight.dead`.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// What it carries.
+    pub envelope: Envelope,
+    /// What it was.
+    pub origin: Origin,
+    /// The key it was published under; empty for events.
+    pub routing_key: String,
+    /// Why it died: the worker's code, or else the broker's word, or else `unknown`.
+    pub reason: String,
+    /// Which step gave up, where the worker said so.
+    pub stage: Option<String>,
+    /// A sentence for a person, where the worker left one.
+    pub detail: Option<String>,
+    /// When, in milliseconds since the epoch.
+    pub dead_at_ms: Option<i64>,
+    /// The broker's record, newest first.
+    pub deaths: Vec<Death>,
+    /// How often `porchlight.dead` itself has taken it back from somebody who looked at it.
+    pub delivery_count: u64,
+    /// Every header as text, without the signature.
+    pub headers: Vec<(String, String)>,
+    pub(crate) properties: BasicProperties,
+    pub(crate) raw_headers: Headers,
+}
+
+/// Why dead letters could not be read or replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadLetterError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// There is no `porchlight.dead`: no daemon has ever connected to this broker.
+    #[error("there is no queue 'porchlight.dead' on this broker yet")]
+    NoQueue,
+    /// The connection ended; every letter that was held is back in the queue.
+    #[error("reading 'porchlight.dead' failed")]
+    Lost(#[from] lapin::Error),
+}
+
+/// What a look at the letters found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Letters in the queue when the look began.
+    pub ready: usize,
+    /// Letters looked at.
+    pub seen: usize,
+}
+
+/// Shows the letters, oldest first, and puts every one back: none is consumed, whatever crashes.
+///
+/// `visit` sees one letter at a time and may break off. At most `count_max` letters are looked at, and never more
+/// than [`HELD_MAX`], because a letter that was seen must be held until the end or it would come again.
+/// Afterwards RabbitMQ 3.x puts the seen ones behind the unseen; their order among themselves stays.
+///
+/// # Errors
+/// [`DeadLetterError`]; letters already visited stay valid.
+///
+/// # Cancel safety
+/// Dropping the future cuts the connection, and the letters go back.
+pub async fn list(
+    urls: &BrokerUrls,
+    role: &str,
+    count_max: usize,
+    mut visit: impl FnMut(DeadLetter) -> ControlFlow<()>,
+) -> Result<Listed, DeadLetterError> {
+    let desk = Desk::open(urls, role).await?;
+    let mut listed = Listed {
+        ready: desk.ready,
+        seen: 0,
+    };
+    while listed.seen < count_max.min(HELD_MAX).min(desk.ready) {
+        let Some((_, letter)) = desk.next().await? else {
+            break;
+        };
+        listed.seen += 1;
+        if visit(letter).is_break() {
+            break;
+        }
+    }
+    desk.close().await;
+    Ok(listed)
+}
+
+/// A channel that takes letters one by one and holds them; closing it in any way returns them.
+pub(crate) struct Desk {
+    link: Link,
+    channel: Channel,
+    /// Letters in the queue when the desk was opened. What dies later lies behind these.
+    pub(crate) ready: usize,
+}
+
+impl Desk {
+    pub(crate) async fn open(urls: &BrokerUrls, role: &str) -> Result<Self, DeadLetterError> {
+        let link = Link::connect(urls, role).await?;
+        let channel = link.open_channel().await?;
+        let counts = match depth::ready_in(&channel, topology::DEAD).await {
+            Err(error) if depth::is_not_found(&error) => return Err(DeadLetterError::NoQueue),
+            counts => counts?,
+        };
+        Ok(Self {
+            link,
+            channel,
+            ready: counts.ready as usize,
+        })
+    }
+
+    /// The next letter and its tag; `None` when the queue is empty.
+    pub(crate) async fn next(&self) -> Result<Option<(u64, DeadLetter)>, DeadLetterError> {
+        let got = self
+            .channel
+            .basic_get(topology::DEAD.into(), BasicGetOptions { no_ack: false });
+        let got = within(REQUEST_MAX, got).await?;
+        Ok(got.map(|message| {
+            let delivery = message.delivery;
+            let letter = DeadLetter::from_parts(
+                &delivery.routing_key.to_string(),
+                delivery.properties,
+                delivery.data,
+            );
+            (delivery.delivery_tag, letter)
+        }))
+    }
+
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// Returns what is held and waits for the broker to have seen it.
+    pub(crate) async fn close(self) {
+        let closed = self.channel.close(200, "letters returned".into());
+        let _ = tokio::time::timeout(CLOSE_STEP_MAX, closed).await;
+        self.link.close().await;
+    }
+}
+
+impl DeadLetter {
+    fn from_parts(routing_key: &str, properties: BasicProperties, body: Vec<u8>) -> Self {
+        let headers = Headers::of(&properties);
+        let deaths = deaths_in(&headers);
+        let own = |name| headers.text(name).map(str::to_owned);
+        let broker_reason = deaths.first().map(|death| death.reason.clone());
+        let first_queue = headers
+            .text("x-first-death-queue")
+            .or(deaths.last().map(|death| death.queue.as_str()));
+        let is_command =
+            headers.text(DEAD_ORIGIN) == Some(ORIGIN_COMMAND) || first_queue == Some(topology::COMMANDS);
+        Self {
+            envelope: wire::envelope_from(&properties, &headers, Bytes::from(body)),
+            origin: if is_command {
+                Origin::Command
+            } else {
+                Origin::Event
+            },
+            routing_key: routing_key.to_owned(),
+            reason: own(header::DEAD_REASON)
+                .or(broker_reason)
+                .unwrap_or_else(|| "unknown".to_owned()),
+            stage: own(header::DEAD_STAGE),
+            detail: own(header::DEAD_DETAIL),
+            dead_at_ms: headers
+                .int(header::DEAD_AT)
+                .or(deaths.first().and_then(|death| death.at_ms)),
+            delivery_count: headers
+                .int("x-delivery-count")
+                .and_then(|n| u64::try_from(n).ok())
+                .unwrap_or(0),
+            headers: headers.shown(),
+            deaths,
+            raw_headers: headers,
+            properties,
+        }
+    }
+}
+
+fn deaths_in(headers: &Headers) -> Vec<Death> {
+    let Some(AMQPValue::FieldArray(entries)) = headers.value("x-death") else {
+        return Vec::new();
+    };
+    let tables = entries.as_slice().iter().filter_map(|entry| match entry {
+        AMQPValue::FieldTable(table) => Some(table),
+        _ => None,
+    });
+    tables.map(death_in).collect()
+}
+
+fn death_in(table: &FieldTable) -> Death {
+    let text = |name: &str| {
+        table
+            .inner()
+            .get(name)
+            .and_then(text_of)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let int = |name: &str| table.inner().get(name).and_then(int_of);
+    Death {
+        queue: text("queue"),
+        reason: text("reason"),
+        count: int("count").and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+        at_ms: int("time").and_then(|seconds| seconds.checked_mul(1000)),
+    }
+}

@@ -26,10 +26,10 @@ mod wire;
 
 pub use connection::{BrokerState, ConnectError, Link, ServerVersion};
 pub use consumer::{AckOutcome, Batch, Consumer, ConsumerConfig, ConsumerHandle, Delivery};
-//pub use dead_letter::{DeadLetter, DeadLetterError};
-//pub use depth::{DepthReader, QueueDepth};
+pub use dead_letter::{DeadLetter, DeadLetterError, Origin};
+pub use depth::{DepthReader, QueueCounts, QueueDepth};
 pub use publisher::{Confirmed, PublishDeadlines, PublishError, Publisher, PublisherConfig, PublisherStats};
-//pub use replay::{ReplayOptions, ReplaySummary};
+pub use replay::{ReplayOptions, ReplaySummary, StopReason};
 pub use topology::{TopologyConfig, TopologyError};
 pub use urls::{BrokerUrls, UrlError};
 pub use wire::{DeathNote, Headers, Outgoing, RetryTier};

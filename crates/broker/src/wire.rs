@@ -14,7 +14,10 @@ use porchlight_event::{
     ids,
 };
 
-use crate::topology;
+use crate::{
+    dead_letter::{DEAD_ORIGIN, ORIGIN_COMMAND},
+    topology,
+};
 
 /// Persistent: quorum queues keep everything on disk anyway, dead-lettered copies keep this mode.
 const DELIVERY_MODE_PERSISTENT: u8 = 2;
@@ -168,12 +171,9 @@ impl Outgoing {
     /// An envelope to the dead letters, with the reason.
     #[must_use]
     pub fn dead(envelope: &Envelope, note: DeathNote<'_>) -> Self {
-        let mut outgoing = Self::to(topology::DEAD, "", envelope.body.clone()).with_envelope(envelope);
-        outgoing.headers.set_text(header::DEAD_REASON, note.reason);
-        outgoing.headers.set_text(header::DEAD_STAGE, note.stage);
-        outgoing.headers.set_text(header::DEAD_DETAIL, note.detail);
-        outgoing.headers.set_int(header::DEAD_AT, note.at_ms);
-        outgoing
+        Self::to(topology::DEAD, "", envelope.body.clone())
+            .with_envelope(envelope)
+            .with_note(note)
     }
 
     /// A command's JSON to `porchlight.commands` under `<action>.<kind>`; a longer key is cut to AMQP's 255 bytes.
@@ -184,6 +184,15 @@ impl Outgoing {
             .with_message_id(id)
             .with_content_type("application/json")
             .with_timestamp_ms(at_ms)
+    }
+
+    /// A command to the dead letters, with the reason; a replay sends it to `porchlight.commands` again.
+    #[must_use]
+    pub fn dead_command(id: &str, action: &str, kind: &str, json: Bytes, note: DeathNote<'_>) -> Self {
+        let mut outgoing = Self::command(id, action, kind, json, note.at_ms).with_note(note);
+        outgoing.exchange = Cow::Borrowed(topology::DEAD);
+        outgoing.headers.set_text(DEAD_ORIGIN, ORIGIN_COMMAND);
+        outgoing
     }
 
     /// Sets the message id, cut to AMQP's 255 bytes.
@@ -221,6 +230,14 @@ impl Outgoing {
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         self.body.len()
+    }
+
+    fn with_note(mut self, note: DeathNote<'_>) -> Self {
+        self.headers.set_text(header::DEAD_REASON, note.reason);
+        self.headers.set_text(header::DEAD_STAGE, note.stage);
+        self.headers.set_text(header::DEAD_DETAIL, note.detail);
+        self.headers.set_int(header::DEAD_AT, note.at_ms);
+        self
     }
 
     fn with_envelope(self, envelope: &Envelope) -> Self {

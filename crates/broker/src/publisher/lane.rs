@@ -133,7 +133,7 @@ struct Occupant {
 enum Progress {
     Running(Confirming),
     /// Finished during the first poll; waits for the settler like any other result.
-    Finished(lapin::Result<Confirmation>),
+    Finished(Box<lapin::Result<Confirmation>>),
     Taken,
 }
 
@@ -204,7 +204,7 @@ impl Lane {
             Poll::Pending => Progress::Running(publish),
             Poll::Ready(result) => {
                 self.ready.mark(index);
-                Progress::Finished(result)
+                Progress::Finished(Box::new(result))
             }
         };
         slot.occupant = Some(Occupant {
@@ -386,7 +386,7 @@ impl Slot {
                     }
                 }
             }
-            Progress::Finished(result) => Some(result),
+            Progress::Finished(result) => Some(*result),
             Progress::Taken => None,
         }
     }

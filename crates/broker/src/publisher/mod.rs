@@ -177,6 +177,10 @@ impl Publisher {
     /// # Panics
     /// Outside a Tokio runtime.
     #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a token is a handle; callers hand it over as to the consumer"
+    )]
     pub fn start(config: PublisherConfig, stop: CancellationToken) -> Self {
         let inflight_max = config.inflight_max.clamp(1, INFLIGHT_MAX);
         let shared = Arc::new(Shared {
