@@ -93,6 +93,11 @@ impl ConnectionPhase {
         }
     }
 
+    /// Whether nothing was read yet; the first request may be on its way.
+    pub fn is_fresh(&self) -> bool {
+        self.phase.load(Relaxed) == FRESH
+    }
+
     fn enter(&self, phase: u8) {
         let ns = u64::try_from(self.opened_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.since_ns.store(ns, Relaxed);

@@ -6,7 +6,7 @@ pub mod admin;
 pub mod guarded_io;
 pub mod http;
 pub mod metrics;
-mod process;
+pub mod process;
 pub mod settings;
 pub mod stop;
 pub mod telemetry;

@@ -109,6 +109,19 @@ fn resident_bytes(status: &str) -> Option<f64> {
     Some(kibibytes * 1024.0)
 }
 
+/// How many files and sockets this process may have open at once, where the system says so.
+pub fn open_files_limit() -> Option<usize> {
+    open_files_limit_in(&fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+/// The soft limit is the first figure after the name; `unlimited` is none.
+fn open_files_limit_in(limits: &str) -> Option<usize> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
 fn open_files() -> Option<f64> {
     let count = u32::try_from(fs::read_dir("/proc/self/fd").ok()?.count()).ok()?;
     // Listing opens one more.
@@ -126,6 +139,17 @@ mod tests {
         let stat = parse_stat(text).unwrap();
         assert!((stat.cpu_seconds - 3.0).abs() < 1e-9);
         assert!((stat.started_after_boot_seconds - 12.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_soft_limit_of_open_files_is_read() {
+        let limits =
+            "Limit   Soft Limit   Hard Limit\nMax open files            1024                 524288  files\n";
+        assert_eq!(open_files_limit_in(limits), Some(1024));
+        assert_eq!(
+            open_files_limit_in("Max open files  unlimited  unlimited  files\n"),
+            None
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,9 +27,9 @@ pub enum Drained {
     },
 }
 
-/// SIGHUP, the wish that files be read again.
-#[derive(Debug)]
-pub struct Hangups(Signal);
+/// SIGHUP, the wish that files be read again. Every clone sees every signal.
+#[derive(Debug, Clone)]
+pub struct Hangups(watch::Receiver<u64>);
 
 /// Cancels the returned token on the first SIGTERM or SIGINT. A second one ends the process at once, with the
 /// customary code 128 plus the signal's number.
@@ -62,12 +63,24 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> (&'static str, 
 }
 
 impl Hangups {
-    /// Listens from here on; each listener sees every signal. Without one SIGHUP would end the process.
+    /// Listens from here on. Without a listener SIGHUP would end the process.
     ///
     /// # Errors
     /// When the system lets no signal be listened for.
     pub fn listen() -> io::Result<Self> {
-        signal(SignalKind::hangup()).map(Self)
+        let mut signals = signal(SignalKind::hangup())?;
+        let (count, hangups) = watch::channel(0);
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                count.send_modify(|count| *count += 1);
+            }
+        });
+        Ok(Self(hangups))
+    }
+
+    /// Comes from `count` instead of the system: one for each change of the number.
+    pub fn counted(count: watch::Receiver<u64>) -> Self {
+        Self(count)
     }
 
     /// The next SIGHUP; several in a row may count as one.
@@ -75,7 +88,7 @@ impl Hangups {
     /// # Cancel safety
     /// Safe: a signal that arrives in between is seen by the next call.
     pub async fn next(&mut self) {
-        if self.0.recv().await.is_none() {
+        if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -1,0 +1,222 @@
+//! The signing keys in force: from a list, a file or both, and replaced while running when the file changes.
+//!
+//! It verifies nothing. Wrong content never replaces keys that work, and a half of the keys is never in force: good
+//! events signed with the other half would be refused for ever.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use porchlight_event::{KeyError, SigningKeys};
+use porchlight_service::Checker;
+use porchlight_service::stop::Hangups;
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::follow::{self, Reading};
+use crate::metrics::IngressMetrics;
+
+const LIST: &str = "PORCHLIGHT_SIGNING_KEYS";
+const FILE: &str = "PORCHLIGHT_SIGNING_KEYS_FILE";
+
+/// What every request looks at; `None` until the first keys are there.
+pub(crate) type KeysInForce = watch::Receiver<Option<Arc<ActiveKeys>>>;
+
+/// Keys with a counter each, so that counting a match costs no look-up by name.
+#[derive(Debug)]
+pub(crate) struct ActiveKeys {
+    pub(crate) keys: SigningKeys,
+    matched: Vec<Counter>,
+}
+
+/// Where keys come from, and what was there at the start.
+#[derive(Debug)]
+pub(crate) struct KeySource {
+    listed: Option<SigningKeys>,
+    file: Option<(PathBuf, Reading)>,
+}
+
+/// Why the keys at hand are not taken.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum LoadError {
+    #[error("the file cannot be read: {0}")]
+    Unreadable(String),
+    #[error(transparent)]
+    Wrong(#[from] KeyError),
+}
+
+impl KeySource {
+    /// Checks list and file. One of them must be given, and what is there must be right; a file that is missing or
+    /// empty may still come, as a mounted secret does.
+    pub(crate) fn check(checker: &mut Checker, list: Option<&str>, file: Option<PathBuf>) -> Self {
+        let given = list.is_some_and(|list| !list.trim().is_empty());
+        let listed = checker.optional_parsed(LIST, list, SigningKeys::parse_list);
+        let file = file
+            .map(|path| (follow::read(&path), path))
+            .map(|(reading, path)| (path, reading));
+        if !given && file.is_none() {
+            checker.problem(
+                LIST,
+                format!("is required, unless {FILE} is given; write name=key"),
+            );
+        }
+        let source = Self { listed, file };
+        if let Some((_, reading)) = &source.file {
+            match source.load(reading) {
+                Ok(_) | Err(LoadError::Unreadable(_) | LoadError::Wrong(KeyError::Empty)) => {}
+                Err(error) => checker.problem(FILE, error.to_string()),
+            }
+        }
+        source
+    }
+
+    /// The keys in force from now on, kept up to date until `ended`.
+    pub(crate) fn watch(
+        self,
+        metrics: Arc<IngressMetrics>,
+        hangups: Hangups,
+        ended: CancellationToken,
+    ) -> KeysInForce {
+        let first = match &self.file {
+            Some((_, reading)) => self.load(reading),
+            None => self.listed.clone().ok_or(LoadError::Wrong(KeyError::Empty)),
+        };
+        let (sender, keys) = watch::channel(None);
+        put_in_force(first, &sender, &metrics);
+        tokio::spawn(ended.run_until_cancelled_owned(self.follow(sender, metrics, hangups)));
+        keys
+    }
+
+    async fn follow(
+        self,
+        sender: watch::Sender<Option<Arc<ActiveKeys>>>,
+        metrics: Arc<IngressMetrics>,
+        mut hangups: Hangups,
+    ) {
+        let Some((path, reading)) = self.file.clone() else {
+            loop {
+                hangups.next().await;
+                tracing::info!("SIGHUP: the signing keys come from no file and stay as they are");
+            }
+        };
+        let apply = |readings: &[Reading]| {
+            if let Some(reading) = readings.first() {
+                put_in_force(self.load(reading), &sender, &metrics);
+            }
+        };
+        follow::follow(vec![path], vec![reading], hangups, apply).await;
+    }
+
+    fn load(&self, reading: &Reading) -> Result<SigningKeys, LoadError> {
+        let text = reading
+            .as_ref()
+            .map_err(|error| LoadError::Unreadable(error.clone()))?;
+        let filed = SigningKeys::parse_file(text)?;
+        Ok(match &self.listed {
+            Some(listed) => listed.clone().join(filed)?,
+            None => filed,
+        })
+    }
+}
+
+fn put_in_force(
+    loaded: Result<SigningKeys, LoadError>,
+    sender: &watch::Sender<Option<Arc<ActiveKeys>>>,
+    metrics: &IngressMetrics,
+) {
+    match loaded {
+        Ok(keys) => {
+            let matched = keys.names().map(|name| metrics.matched(name)).collect();
+            let names = keys.names().collect::<Vec<_>>().join(",");
+            tracing::info!(keys = names, "signing keys in force");
+            sender.send_replace(Some(Arc::new(ActiveKeys { keys, matched })));
+        }
+        Err(error) if sender.borrow().is_some() => {
+            tracing::error!(%error, setting = FILE, "signing keys are not usable; the ones in force stay");
+        }
+        Err(error) => {
+            tracing::error!(%error, setting = FILE, "no signing keys yet; every event is answered 503");
+        }
+    }
+}
+
+impl ActiveKeys {
+    /// Counts a match of the key with this name.
+    pub(crate) fn count_match(&self, name: &str) {
+        if let Some(index) = self.keys.names().position(|known| known == name) {
+            self.matched[index].inc();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn check(list: Option<&str>, file: Option<&str>) -> Result<KeySource, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        if let Some(text) = file {
+            std::fs::write(&path, text).unwrap();
+        }
+        let mut checker = Checker::new(&clap::Command::new("t"));
+        let source = KeySource::check(&mut checker, list, file.map(|_| path));
+        checker
+            .finish()
+            .map(|()| source)
+            .map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_yet_is_waited_for_with_no_half_of_the_keys_in_force() {
+        let mut checker = Checker::new(&clap::Command::new("t"));
+        let source = KeySource::check(&mut checker, Some("a=x"), Some("/nowhere/keys".into()));
+        checker.finish().unwrap();
+        let (_, reading) = source.file.as_ref().unwrap();
+        assert_eq!(
+            source.load(reading).unwrap_err(),
+            LoadError::Unreadable("entity not found".to_owned())
+        );
+        assert!(check(None, Some("# soon\n")).is_ok());
+    }
+
+    #[test]
+    fn list_and_file_are_joined() {
+        let source = check(Some("a=x"), Some("b=y")).unwrap();
+        let keys = source.load(&source.file.as_ref().unwrap().1).unwrap();
+        assert_eq!(keys.names().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn wrong_keys_at_the_start_are_problems_that_show_no_key() {
+        for (list, file, said) in [
+            (Some("hunter2"), None, "entry 1 is not name=key"),
+            (None, Some("a=x\nhunter2"), "entry 2 is not name=key"),
+            (
+                Some("a=hunter2"),
+                Some("a=hunter2"),
+                "signing key a is given twice",
+            ),
+            (None, None, "is required"),
+        ] {
+            let problems = check(list, file).unwrap_err();
+            assert!(
+                problems.contains(said) && !problems.contains("hunter2"),
+                "{problems}"
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_content_does_not_replace_keys_in_force() {
+        let metrics = IngressMetrics::register(&mut Default::default());
+        let (sender, keys) = watch::channel(None);
+        put_in_force(Ok(SigningKeys::parse_list("a=x").unwrap()), &sender, &metrics);
+        put_in_force(Err(LoadError::Wrong(KeyError::Empty)), &sender, &metrics);
+        assert_eq!(
+            keys.borrow().as_ref().unwrap().keys.names().collect::<Vec<_>>(),
+            ["a"]
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! `porchlight-ingress`: reads settings, listens, serves until a signal, and says how it ended.
+//!
+//! Everything it does in between is in the library.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::CommandFactory as _;
+use porchlight_ingress::settings::Args;
+use porchlight_ingress::{Listeners, Settings};
+use porchlight_service::stop::{self, Drained, Hangups};
+use porchlight_service::{exit, http, settings, telemetry};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args: Args = match settings::parse_args() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    let (settings, log) = match Settings::check(&args) {
+        Ok(checked) => checked,
+        Err(problems) => return problems.report(),
+    };
+    drop(args);
+    if let Err(error) = telemetry::init(log) {
+        tracing::error!(%error, "cannot start");
+        return ExitCode::from(exit::FAILED);
+    }
+    settings::warn_of_unknown_variables(&Args::command());
+    match run(settings).await {
+        Ok(Drained::Met { took }) => {
+            tracing::info!(drain_ms = took.as_millis(), "stopped; every request was answered");
+            ExitCode::from(exit::OK)
+        }
+        Ok(Drained::Missed { left }) => {
+            tracing::error!(
+                connections = left,
+                "stopped; the grace ran out with connections open"
+            );
+            ExitCode::from(exit::FAILED)
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+async fn run(settings: Settings) -> io::Result<Drained> {
+    let stop = stop::on_signals()?;
+    let hangups = Hangups::listen()?;
+    let bind = |name, address| {
+        http::listen(address)
+            .map_err(|error| io::Error::new(error.kind(), format!("{name} {address}: {error}")))
+    };
+    let listeners = Listeners {
+        public: bind("PORCHLIGHT_LISTEN", settings.listen)?,
+        admin: bind("PORCHLIGHT_ADMIN_LISTEN", settings.admin_listen)?,
+    };
+    settings.warn_of_few_files();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %listeners.public.local_addr()?,
+        admin = %listeners.admin.local_addr()?,
+        path = settings.webhook_path(),
+        tls = settings.tls.is_some(),
+        broker = %settings.publisher.urls,
+        "listening"
+    );
+    Ok(porchlight_ingress::run(listeners, settings, hangups, stop).await)
+}

@@ -1,0 +1,182 @@
+//! What the ingress counts, and the names under which it is shown.
+//!
+//! Label values come from closed sets: answers, causes, names of keys, states. Nothing that a client sends becomes one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::body::BodyMemory;
+use crate::storage::{STATES, Storage};
+
+/// Seconds; fine where answers should be, coarse up to the last answer that Ring waits for.
+const LATENCY_BUCKETS: [f64; 12] = [
+    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 4.5,
+];
+
+/// Counted where it happens.
+#[derive(Debug)]
+pub(crate) struct IngressMetrics {
+    requests: Family<RequestLabels, Counter>,
+    /// The one label set that nearly every request has; looking it up each time would cost a lock and a hash.
+    stored: Counter,
+    signatures: Family<KeyLabels, Counter>,
+    pub(crate) answer_seconds: Histogram,
+    pub(crate) confirm_seconds: Histogram,
+    pub(crate) body_bytes: Counter,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_failed: Family<FailureLabels, Counter>,
+}
+
+/// Read from their owners at each scrape.
+#[derive(Debug)]
+pub(crate) struct StateCollector {
+    pub(crate) storage: Storage,
+    pub(crate) memory: Arc<BodyMemory>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    answer: u16,
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeyLabels {
+    key: String,
+}
+
+/// Why a connection ended before its time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct FailureLabels {
+    pub(crate) cause: &'static str,
+}
+
+impl IngressMetrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let requests = Family::<RequestLabels, Counter>::default();
+        let metrics = Self {
+            stored: requests.get_or_create_owned(&RequestLabels {
+                answer: 200,
+                cause: "stored",
+            }),
+            requests,
+            signatures: Family::default(),
+            answer_seconds: Histogram::new(LATENCY_BUCKETS),
+            confirm_seconds: Histogram::new(LATENCY_BUCKETS),
+            body_bytes: Counter::default(),
+            connections: Gauge::default(),
+            connections_failed: Family::default(),
+        };
+        registry.register(
+            "requests",
+            "Requests by answer and cause",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "signatures",
+            "Signatures that matched, by key",
+            metrics.signatures.clone(),
+        );
+        let help = "From a request's first byte to its answer";
+        registry.register("answer_seconds", help, metrics.answer_seconds.clone());
+        let help = "From handing an event to the broker's connection to its confirm";
+        registry.register("confirm_seconds", help, metrics.confirm_seconds.clone());
+        registry.register("body_bytes", "Bytes of stored bodies", metrics.body_bytes.clone());
+        registry.register("connections", "Open connections", metrics.connections.clone());
+        let help = "Connections that ended before their time, by cause";
+        registry.register("connections_failed", help, metrics.connections_failed.clone());
+        metrics
+    }
+
+    pub(crate) fn count_stored(&self) {
+        self.stored.inc();
+    }
+
+    pub(crate) fn count_request(&self, answer: u16, cause: &'static str) {
+        self.requests
+            .get_or_create(&RequestLabels { answer, cause })
+            .inc();
+    }
+
+    pub(crate) fn count_failed_connection(&self, cause: &'static str) {
+        self.connections_failed
+            .get_or_create(&FailureLabels { cause })
+            .inc();
+    }
+
+    /// The counter of matches of the key with this name.
+    pub(crate) fn matched(&self, key: &str) -> Counter {
+        self.signatures
+            .get_or_create_owned(&KeyLabels { key: key.to_owned() })
+    }
+}
+
+impl Collector for StateCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let stats = self.storage.stats();
+        let gauges = [
+            (
+                "inflight_publishes",
+                "Events handed to the broker and not settled, late ones included",
+                stats.inflight,
+            ),
+            (
+                "publish_window",
+                "Most events in flight at once",
+                stats.inflight_max,
+            ),
+            ("body_memory_bytes", "Memory taken by bodies", self.memory.taken()),
+        ];
+        for (name, help, value) in gauges {
+            let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let counters = [
+            (
+                "confirms_late",
+                "Confirms that came after the answer",
+                stats.late_total,
+            ),
+            (
+                "publishes_returned",
+                "Events that found no queue",
+                stats.returned_total,
+            ),
+            (
+                "publishes_nacked",
+                "Events that the broker refused",
+                stats.nacked_total,
+            ),
+            (
+                "broker_reconnects",
+                "Connections made after the first",
+                stats.reconnects_total,
+            ),
+        ];
+        for (name, help, value) in counters {
+            ConstCounter::new(value).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Counter,
+            )?)?;
+        }
+        let now = self.storage.state();
+        let help = "1 for the state that the connection to the broker is in";
+        let mut states = encoder.encode_descriptor("broker_state", help, None, MetricType::Gauge)?;
+        for state in STATES {
+            let gauge = ConstGauge::new(i64::from(state == now));
+            gauge.encode(states.encode_family(&[("state", state)])?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! The ingress's settings: flags and variables as text, checked all at once, then taken apart for those who need them.
+//!
+//! Checking reads the files that settings name, and does nothing else to the world.
+
+use std::time::Duration;
+
+use clap::CommandFactory as _;
+use porchlight_broker::{BrokerUrls, PublisherConfig};
+use porchlight_service::telemetry::LogSettings;
+use porchlight_service::{Checker, Problems, Secret};
+
+pub use crate::args::Args;
+use crate::keys::KeySource;
+use crate::receive::ReceiveLimits;
+use crate::server::ServerLimits;
+use crate::tls::TlsFiles;
+
+/// Files that are open besides the public connections: admin connections, the broker, the log, the runtime's own.
+const OTHER_FILES: usize = 128;
+/// Fewest characters of a token that is worth guarding anything.
+const TOKEN_BYTES_MIN: usize = 16;
+
+/// Everything checked, in pieces; each part of the process gets its own.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where webhooks arrive.
+    pub listen: std::net::SocketAddr,
+    /// Where health and metrics are shown.
+    pub admin_listen: std::net::SocketAddr,
+    /// The control API's token.
+    pub admin_token: Option<Secret>,
+    /// How events are published.
+    pub publisher: PublisherConfig,
+    /// Longest wait for a place in the window.
+    pub slot_timeout: Duration,
+    /// Certificate and key, where HTTPS is served.
+    pub tls: Option<TlsFiles>,
+    pub(crate) keys: KeySource,
+    pub(crate) receive: ReceiveLimits,
+    pub(crate) server: ServerLimits,
+}
+
+impl Settings {
+    /// Checks everything, reads the files that settings name, and takes the log's settings apart from the rest.
+    ///
+    /// # Errors
+    /// All that is wrong, at once.
+    pub fn check(args: &Args) -> Result<(Self, LogSettings), Problems> {
+        let mut checker = Checker::new(&Args::command());
+        let c = &mut checker;
+        let log = LogSettings::read(c, &args.log, &args.log_format);
+        let urls = c.parsed("PORCHLIGHT_AMQP_URL", &args.amqp_url, BrokerUrls::parse);
+        let window = c.count("PORCHLIGHT_PUBLISH_WINDOW", &args.publish_window, 1..=4096);
+        let channels = c.count("PORCHLIGHT_PUBLISH_CHANNELS", &args.publish_channels, 1..=16);
+        let slot = seconds(0)..=seconds(2);
+        let listen = c.address("PORCHLIGHT_LISTEN", &args.listen);
+        let admin_listen = c.address("PORCHLIGHT_ADMIN_LISTEN", &args.admin_listen);
+        let slot_timeout = c.duration("PORCHLIGHT_SLOT_TIMEOUT", &args.slot_timeout, slot);
+        let token = c.optional_secret(
+            "PORCHLIGHT_ADMIN_TOKEN",
+            args.admin_token.as_deref(),
+            TOKEN_BYTES_MIN,
+        );
+        let keys_file = c.optional_path(args.signing_keys_file.as_deref());
+        let keys = KeySource::check(c, args.signing_keys.as_deref(), keys_file);
+        let cert_file = c.optional_path(args.tls_cert_file.as_deref());
+        let key_file = c.optional_path(args.tls_key_file.as_deref());
+        let tls = TlsFiles::check(c, cert_file, key_file);
+        let receive = check_receive(c, args);
+        let server = check_server(c, args, receive.answer_timeout);
+        checker.finish()?;
+        // Without problems there are URLs: the setting has a default.
+        let Some(urls) = urls else {
+            unreachable!("a list that is not parsed is a problem")
+        };
+        let mut publisher = PublisherConfig::new(urls, "ingress");
+        publisher.channel_count = channels;
+        publisher.inflight_max = window;
+        let settings = Self {
+            listen,
+            admin_listen,
+            admin_token: token,
+            publisher,
+            slot_timeout,
+            tls,
+            keys,
+            receive,
+            server,
+        };
+        Ok((settings, log))
+    }
+
+    /// The path that Ring posts to.
+    pub fn webhook_path(&self) -> &str {
+        &self.receive.path
+    }
+
+    /// Warns where the system allows fewer open files than connections were asked for: accepting would fail before
+    /// the limit is reached.
+    pub fn warn_of_few_files(&self) {
+        let needed = self.server.connections_max + OTHER_FILES;
+        match porchlight_service::process::open_files_limit() {
+            Some(limit) if limit < needed => {
+                tracing::warn!(
+                    limit,
+                    needed,
+                    "the limit of open files (ulimit -n) is too low for the connections"
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+fn check_receive(c: &mut Checker, args: &Args) -> ReceiveLimits {
+    let answer = c.duration(
+        "PORCHLIGHT_ANSWER_TIMEOUT",
+        &args.answer_timeout,
+        millis(100)..=millis(4300),
+    );
+    let body_bytes_max = c.bytes(
+        "PORCHLIGHT_BODY_BYTES_MAX",
+        &args.body_bytes_max,
+        1 << 10..=16 << 20,
+    );
+    let memory = body_bytes_max..=2 << 30;
+    ReceiveLimits {
+        path: c
+            .parsed("PORCHLIGHT_WEBHOOK_PATH", &args.webhook_path, parse_path)
+            .unwrap_or_default(),
+        body_bytes_max,
+        body_memory_max: c.bytes("PORCHLIGHT_BODY_MEMORY_MAX", &args.body_memory_max, memory),
+        body_timeout: c.duration(
+            "PORCHLIGHT_BODY_TIMEOUT",
+            &args.body_timeout,
+            millis(50)..=seconds(4),
+        ),
+        answer_timeout: answer,
+    }
+}
+
+fn check_server(c: &mut Checker, args: &Args, answer_timeout: Duration) -> ServerLimits {
+    let handshake = millis(100)..=seconds(30);
+    let head = millis(100)..=answer_timeout.max(millis(100));
+    let grace = millis(100)..=seconds(300);
+    ServerLimits {
+        connections_max: c.count("PORCHLIGHT_CONNECTIONS_MAX", &args.connections_max, 1..=65_536),
+        head_bytes_max: c.bytes(
+            "PORCHLIGHT_HEAD_BYTES_MAX",
+            &args.head_bytes_max,
+            8 << 10..=64 << 10,
+        ),
+        head_timeout: c.duration("PORCHLIGHT_HEAD_TIMEOUT", &args.head_timeout, head),
+        idle_timeout: c.duration(
+            "PORCHLIGHT_IDLE_TIMEOUT",
+            &args.idle_timeout,
+            seconds(1)..=seconds(3600),
+        ),
+        handshake_timeout: c.duration(
+            "PORCHLIGHT_TLS_HANDSHAKE_TIMEOUT",
+            &args.tls_handshake_timeout,
+            handshake,
+        ),
+        drain_delay: c.duration(
+            "PORCHLIGHT_DRAIN_DELAY",
+            &args.drain_delay,
+            seconds(0)..=seconds(120),
+        ),
+        shutdown_grace: c.duration("PORCHLIGHT_SHUTDOWN_GRACE", &args.shutdown_grace, grace),
+    }
+}
+
+fn parse_path(text: &str) -> Result<String, &'static str> {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#');
+    if text.starts_with('/') && text.chars().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err("must begin with / and have no space, query or fragment")
+}
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn check(flags: &[&str]) -> Result<Settings, String> {
+        let args = Args::try_parse_from(std::iter::once(&"t").chain(flags)).unwrap();
+        Settings::check(&args)
+            .map(|(settings, _)| settings)
+            .map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn every_flag_has_its_variable_and_its_help() {
+        assert_eq!(
+            porchlight_service::settings::inconsistent_flags(&Args::command()),
+            Vec::<String>::new()
+        );
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn keys_are_all_that_must_be_given() {
+        let settings = check(&["--signing-keys", "ring=k"]).unwrap();
+        assert_eq!(settings.webhook_path(), "/webhooks/ring");
+        assert_eq!(settings.publisher.inflight_max, 256);
+        let problems = check(&[]).unwrap_err();
+        assert!(
+            problems.contains("PORCHLIGHT_SIGNING_KEYS (--signing-keys)"),
+            "{problems}"
+        );
+    }
+
+    #[test]
+    fn every_wrong_setting_is_named_at_once_and_no_secret_shown() {
+        let problems = check(&[
+            "--signing-keys",
+            "hunter2",
+            "--amqp-url",
+            "http://u:hunter2@h",
+            "--admin-token",
+            "hunter2",
+            "--listen",
+            "8080",
+            "--body-timeout",
+            "2",
+            "--webhook-path",
+            "ring",
+            "--tls-cert-file",
+            "/nowhere/cert.pem",
+            "--log",
+            "inof",
+        ])
+        .unwrap_err();
+        assert!(problems.contains("8 settings are wrong"), "{problems}");
+        for name in [
+            "SIGNING_KEYS",
+            "AMQP_URL",
+            "ADMIN_TOKEN",
+            "LISTEN",
+            "BODY_TIMEOUT",
+            "WEBHOOK_PATH",
+            "TLS_KEY_FILE",
+            "LOG",
+        ] {
+            assert!(
+                problems.contains(&format!("PORCHLIGHT_{name} ")),
+                "{name}: {problems}"
+            );
+        }
+        assert!(!problems.contains("hunter2"), "{problems}");
+    }
+
+    #[test]
+    fn a_head_may_not_take_longer_than_the_answer() {
+        let problems = check(&[
+            "--signing-keys",
+            "a=b",
+            "--answer-timeout",
+            "1s",
+            "--head-timeout",
+            "2s",
+        ]);
+        assert!(
+            problems
+                .unwrap_err()
+                .contains("2s is out of bounds; it must be 100ms to 1s")
+        );
+    }
+
+    #[test]
+    fn the_memory_for_bodies_holds_at_least_one() {
+        let flags = [
+            "--signing-keys",
+            "a=b",
+            "--body-bytes-max",
+            "2MiB",
+            "--body-memory-max",
+            "1MiB",
+        ];
+        assert!(check(&flags).unwrap_err().contains("it must be 2MiB to 2GiB"));
+    }
+}

@@ -1,0 +1,114 @@
+//! Has an event stored: the one place that knows what stores it.
+//!
+//! It retries nothing; Ring does.
+
+use std::time::Duration;
+
+use porchlight_broker::{BrokerState, Outgoing, PublishDeadlines, PublishError, Publisher, PublisherStats};
+use porchlight_event::Envelope;
+use porchlight_service::NotReady;
+use tokio::time::Instant;
+
+/// For confirms that are outstanding when everything else has ended. Each was waited for by a request already, so that
+/// only late ones are left.
+const CLOSE_DRAIN_MAX: Duration = Duration::from_secs(1);
+/// For the whole close, polite steps included; a broker that hangs must not hold up the end.
+const CLOSE_MAX: Duration = Duration::from_secs(8);
+
+/// Where events are kept until a worker takes them. A cheap handle.
+#[derive(Debug, Clone)]
+pub(crate) struct Storage {
+    publisher: Publisher,
+    slot_wait_max: Duration,
+}
+
+/// The event is stored: a majority of the brokers has it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stored {
+    /// From handing it over to the confirm.
+    pub(crate) latency: Duration,
+}
+
+/// Why an event is not known to be stored. All are ours, and Ring's next attempt may succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct StoreFailure(#[from] pub(crate) PublishError);
+
+impl Storage {
+    /// Stores in RabbitMQ.
+    pub(crate) fn new(publisher: Publisher, slot_wait_max: Duration) -> Self {
+        Self {
+            publisher,
+            slot_wait_max,
+        }
+    }
+
+    /// Stores one event, or says by `until` why not.
+    ///
+    /// # Cancel safety
+    /// Once dropped the event may or may not be stored; nothing else is harmed.
+    pub(crate) async fn store(&self, envelope: &Envelope, until: Instant) -> Result<Stored, StoreFailure> {
+        let deadlines = PublishDeadlines {
+            slot_wait_max: self.slot_wait_max,
+            confirm_by: until,
+        };
+        let confirmed = self
+            .publisher
+            .publish(Outgoing::event(envelope), deadlines)
+            .await?;
+        Ok(Stored {
+            latency: confirmed.latency,
+        })
+    }
+
+    /// Why an event could not be stored now, if so.
+    pub(crate) fn not_ready(&self) -> Option<NotReady> {
+        match &*self.publisher.state().borrow() {
+            BrokerState::Ready => None,
+            BrokerState::Blocked { reason } => Some(NotReady::new(
+                "broker_blocked",
+                format!("the broker takes no messages: {reason}"),
+            )),
+            BrokerState::Connecting { last_error } => {
+                let why = last_error
+                    .as_deref()
+                    .unwrap_or("the first connection is being made");
+                Some(NotReady::new(
+                    "broker_unavailable",
+                    format!("no connection to the broker: {why}"),
+                ))
+            }
+            _ => Some(NotReady::new(
+                "broker_unavailable",
+                "the connection to the broker is closed",
+            )),
+        }
+    }
+
+    /// Where the connection stands, as a word for metrics.
+    pub(crate) fn state(&self) -> &'static str {
+        match &*self.publisher.state().borrow() {
+            BrokerState::Ready => "ready",
+            BrokerState::Blocked { .. } => "blocked",
+            BrokerState::Connecting { .. } => "connecting",
+            _ => "stopped",
+        }
+    }
+
+    pub(crate) fn stats(&self) -> PublisherStats {
+        self.publisher.stats()
+    }
+
+    /// Closes the connection to the broker, politely and in bounded time.
+    pub(crate) async fn close(&self) {
+        if tokio::time::timeout(CLOSE_MAX, self.publisher.close(CLOSE_DRAIN_MAX))
+            .await
+            .is_err()
+        {
+            tracing::warn!("the connection to the broker did not close in time");
+        }
+    }
+}
+
+/// Every word that [`Storage::state`] can give.
+pub(crate) const STATES: [&str; 4] = ["ready", "blocked", "connecting", "stopped"];
