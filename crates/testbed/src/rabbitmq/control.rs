@@ -134,14 +134,19 @@ impl RabbitMq {
     /// # Errors
     /// [`ControlError`].
     pub async fn queues(&self, vhost: &str) -> Result<Vec<QueueState>, ControlError> {
+        // A quorum queue answers only as the leader: right after a start its copy may still lag behind its log.
         let expression = format!(
             "lists:map(fun(Q) -> \
                {{resource, _, queue, Name}} = amqqueue:get_name(Q), \
-               Total = fun(Of) -> {{ok, {{_, N}}, _}} = ra:leader_query(amqqueue:get_pid(Q), Of), N end, \
+               Total = fun(Of) -> {{ok, {{_, N}}, _}} = ra:local_query(amqqueue:get_pid(Q), Of), N end, \
                {{Ready, Unacked}} = case amqqueue:get_type(Q) of \
                  rabbit_quorum_queue -> \
-                   {{Total(fun rabbit_fifo:query_messages_ready/1), Total(fun rabbit_fifo:query_messages_checked_out/1)}}; \
-                 _ -> [{{_, R}}, {{_, U}}] = rabbit_amqqueue:info(Q, [messages_ready, messages_unacknowledged]), {{R, U}} \
+                   case ets:lookup(ra_state, element(1, amqqueue:get_pid(Q))) of \
+                     [{{_, leader}}] -> ok; Other -> error({{no_leader, Name, Other}}) end, \
+                   {{Total(fun rabbit_fifo:query_messages_ready/1), \
+                     Total(fun rabbit_fifo:query_messages_checked_out/1)}}; \
+                 _ -> [{{_, R}}, {{_, U}}] = rabbit_amqqueue:info(Q, [messages_ready, messages_unacknowledged]), \
+                   {{R, U}} \
                end, \
                io_lib:format(\"~b ~b ~b ~ts~n\", [Ready, Unacked, length(rabbit_amqqueue:consumers(Q)), Name]) \
              end, rabbit_amqqueue:list({}))",

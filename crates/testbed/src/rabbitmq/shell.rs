@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::control::ControlError;
 use crate::poll::wait_for;
@@ -17,6 +17,12 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// Returns when the node has started all it starts.
 pub(super) const AWAIT_BOOT: &str = "(fun Wait() -> case catch rabbit_boot_state:get() of \
      ready -> []; _ -> timer:sleep(10), Wait() end end)()";
+
+/// Writes to disk which queues there are. RabbitMQ does so every half second.
+const SYNC_DECLARATIONS: &str = "[dets:sync(Table) || Table <- dets:all()], []";
+/// How long that may take before it is given up: a crash does not wait for long.
+const SYNC_PATIENCE: Duration = Duration::from_millis(500);
+const SYNC_PAUSE: Duration = Duration::from_millis(1);
 
 /// The way to one node, across its restarts.
 #[derive(Debug)]
@@ -49,6 +55,16 @@ impl Shell {
             None => answer.poll(),
         });
         seen.await?.map_err(ControlError::Refused)
+    }
+
+    /// Makes sure that the queues declared so far survive a crash, as those of a broker older than a second do.
+    /// It blocks, for some milliseconds: a crash happens between two steps of a test, not beside them.
+    pub(super) fn sync_declarations(&self, process: &Process) {
+        let answer = self.begin(process, SYNC_DECLARATIONS);
+        let deadline = Instant::now() + SYNC_PATIENCE;
+        while answer.poll().is_err() && Instant::now() < deadline {
+            std::thread::sleep(SYNC_PAUSE);
+        }
     }
 
     /// Sends an expression without waiting.
