@@ -78,6 +78,30 @@ pub struct ReplaySummary {
     pub stopped_by: Option<StopReason>,
 }
 
+/// What became of one wanted letter; for an audit, so it names the letter and shows nothing of its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The letter's message id, which its copy carries, too.
+    pub message_id: String,
+    /// Why the letter had died.
+    pub reason: String,
+    /// How often it had been replayed before.
+    pub replayed_before: u32,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of one wanted letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Its copy is confirmed and the letter is acked.
+    Replayed,
+    /// It was replayed too often; it is still there.
+    Refused,
+    /// Its copy was not confirmed; it is still there.
+    Kept(PublishError),
+}
+
 /// Why a replay ended before the last letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StopReason {
@@ -92,7 +116,8 @@ pub enum StopReason {
 /// Replays the letters that `wanted` picks, oldest first, through `publisher`.
 ///
 /// Unwanted letters are held until the end and then returned; [`HELD_MAX`] bounds them. `now_ms` is asked for each
-/// letter's replayed-at. `progress` is called after every step.
+/// letter's replayed-at. `progress` is called after every letter looked at, and with each wanted letter whose fate is
+/// settled.
 ///
 /// # Errors
 /// [`DeadLetterError`] when the dead letters cannot be read; copies already confirmed may then still be among them.
@@ -106,7 +131,7 @@ pub async fn replay(
     options: &ReplayOptions,
     now_ms: impl Fn() -> i64,
     mut wanted: impl FnMut(&DeadLetter) -> bool,
-    mut progress: impl FnMut(&ReplaySummary),
+    mut progress: impl FnMut(&ReplaySummary, Option<&Settled>),
 ) -> Result<ReplaySummary, DeadLetterError> {
     let desk = Desk::open(urls, role).await?;
     let mut summary = ReplaySummary {
@@ -129,45 +154,61 @@ pub async fn replay(
             summary.unwanted += 1;
         } else if letter.envelope.replay >= REPLAY_COUNT_MAX && !options.force {
             summary.refused += 1;
+            progress(&summary, Some(&settled(&letter, Fate::Refused)));
         } else {
             if let Some(pace) = pace.as_mut() {
                 pace.tick().await;
             }
+            let mut settled = settled(&letter, Fate::Replayed);
             let copy = copy_of(letter, now_ms());
             let deadlines = PublishDeadlines::within(options.confirm_max);
-            copies.push(async move { (tag, publisher.publish(copy, deadlines).await) });
+            copies.push(async move {
+                if let Err(error) = publisher.publish(copy, deadlines).await {
+                    settled.fate = Fate::Kept(error);
+                }
+                (tag, settled)
+            });
         }
         while copies.len() >= INFLIGHT_MAX {
-            settle_one(&desk, copies.next().await, &mut summary).await?;
+            let Some((tag, settled)) = copies.next().await else { break };
+            settle_one(&desk, tag, &settled, &mut summary).await?;
+            progress(&summary, Some(&settled));
         }
-        progress(&summary);
+        progress(&summary, None);
     }
-    while !copies.is_empty() {
-        settle_one(&desk, copies.next().await, &mut summary).await?;
-        progress(&summary);
+    while let Some((tag, settled)) = copies.next().await {
+        settle_one(&desk, tag, &settled, &mut summary).await?;
+        progress(&summary, Some(&settled));
     }
     desk.close().await;
     Ok(summary)
 }
 
-async fn settle_one<T>(
+async fn settle_one(
     desk: &Desk,
-    settled: Option<(u64, Result<T, PublishError>)>,
+    tag: u64,
+    settled: &Settled,
     summary: &mut ReplaySummary,
 ) -> Result<(), DeadLetterError> {
-    match settled {
-        Some((tag, Ok(_))) => {
-            within(
-                REQUEST_MAX,
-                desk.channel().basic_ack(tag, BasicAckOptions { multiple: false }),
-            )
-            .await?;
+    match settled.fate {
+        Fate::Replayed => {
+            let acked = desk.channel().basic_ack(tag, BasicAckOptions { multiple: false });
+            within(REQUEST_MAX, acked).await?;
             summary.replayed += 1;
         }
-        Some((_, Err(error))) => summary.stopped_by = summary.stopped_by.or(Some(error.into())),
-        None => {}
+        Fate::Kept(error) => summary.stopped_by = summary.stopped_by.or(Some(error.into())),
+        Fate::Refused => {}
     }
     Ok(())
+}
+
+fn settled(letter: &DeadLetter, fate: Fate) -> Settled {
+    Settled {
+        message_id: letter.envelope.message_id.clone(),
+        reason: letter.reason.clone(),
+        replayed_before: letter.envelope.replay,
+        fate,
+    }
 }
 
 fn pace(per_second_max: u32) -> Interval {
