@@ -5,15 +5,18 @@
 
 use std::io;
 use std::process::{Child, Command};
-use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Orders that may wait; whoever asks while it is full waits for those before, as it would for its own.
+const ORDERS_MAX: usize = 16;
 
 struct Order {
     command: Command,
     reply: SyncSender<io::Result<Child>>,
 }
 
-static KEEPER: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
+static KEEPER: OnceLock<Mutex<SyncSender<Order>>> = OnceLock::new();
 
 /// A command that runs `program` and is killed by the kernel when this process ends, by whatever cause.
 pub(crate) fn mortal(program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -25,7 +28,7 @@ pub(crate) fn mortal(program: impl AsRef<std::ffi::OsStr>) -> Command {
 /// Starts `command` on the keeper thread.
 pub(crate) fn spawn(command: Command) -> io::Result<Child> {
     let keeper = KEEPER.get_or_init(|| {
-        let (orders, inbox) = channel::<Order>();
+        let (orders, inbox) = sync_channel::<Order>(ORDERS_MAX);
         let run = move || {
             for mut order in inbox {
                 // The one who asked may have gone; the child is then dropped and dies with the process.
