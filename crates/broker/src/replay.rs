@@ -170,7 +170,9 @@ pub async fn replay(
             });
         }
         while copies.len() >= INFLIGHT_MAX {
-            let Some((tag, settled)) = copies.next().await else { break };
+            let Some((tag, settled)) = copies.next().await else {
+                break;
+            };
             settle_one(&desk, tag, &settled, &mut summary).await?;
             progress(&summary, Some(&settled));
         }
