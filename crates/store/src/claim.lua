@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+-- Takes due entries of one partition's outbox and holds them back from other sweepers for a while.
+--
+-- KEYS  1 the outbox, 2 when each entry is due.
+-- ARGV  1 now, 2 most entries, 3 shortest and 4 longest hold, in milliseconds.
+-- Gives the entries.
+-- Invariant: an entry is only held back, never removed; that is confirm's. The hold is as long as the entry is
+--       overdue since it first was, so the pauses between attempts double.
+
+local now = tonumber(ARGV[1])
+local members = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+if #members == 0 then
+  return {}
+end
+local stored = redis.call('HMGET', KEYS[1], unpack(members))
+local entries = {}
+for i, member in ipairs(members) do
+  if stored[i] then
+    entries[#entries + 1] = stored[i]
+    local overdue = now - tonumber(unpack_record(stored[i])[10])
+    local hold = math.min(math.max(overdue, tonumber(ARGV[3])), tonumber(ARGV[4]))
+    redis.call('ZADD', KEYS[2], string.format('%.0f', now + hold), member)
+  else
+    redis.call('ZREM', KEYS[2], member)
+  end
+end
+return entries
