@@ -1,1 +1,10 @@
-//! End-to-end tests.
+//! End-to-end tests: whole pipelines of real processes on private servers, and the rules of the house.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod answers;
+mod delivery;
+mod outage;
+mod shutdown;
+mod storm;
+mod support;
+mod tidy;

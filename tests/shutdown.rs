@@ -1,0 +1,100 @@
+//! SIGTERM under load: every request that was begun is answered, nothing stays unacked, nothing is lost.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use porchlight_testbed::http::{RawConnection, encode};
+use porchlight_testbed::{LoadGenerator, RingSchedule, Signal, http, wait_for};
+
+use crate::support::{PATIENCE, Pipeline, Plan, WEBHOOK, event, now_ms};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingress_that_is_told_to_stop_answers_every_request_it_has_begun_to_read() {
+    let pipeline = Pipeline::start(Plan {
+        settings: vec![("PORCHLIGHT_DRAIN_DELAY", "500ms".to_owned())],
+        ..Plan::default()
+    })
+    .await;
+    let ingress = &pipeline.ingresses[0];
+    let mut halves = Vec::new();
+    for n in 0..20 {
+        let body = event("device_online", &format!("d-{n}"), "acct", now_ms());
+        let signature = pipeline.key.sign(&body);
+        let bytes = encode("POST", WEBHOOK, &[("X-Signature", &signature)], &body);
+        let (first, second) = bytes.split_at(bytes.len() - 7);
+        let mut connection = RawConnection::open(ingress.listen).await.unwrap();
+        connection.send(first).await.unwrap();
+        halves.push((connection, second.to_vec()));
+    }
+    // One request that is answered shows that the twenty before it were accepted and read.
+    pipeline
+        .accept(&event("device_online", "d-last", "acct", now_ms()))
+        .await;
+    ingress.daemon().signal(Signal::Terminate);
+    wait_for("readiness to be withdrawn", PATIENCE, async || {
+        match http::get(ingress.admin, "/readyz").await {
+            Ok(answer) if answer.status == 503 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    for (connection, rest) in &mut halves {
+        connection.send(rest).await.unwrap();
+    }
+    for (connection, _) in &mut halves {
+        let answer = connection.response().await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let status = ingress.daemon().wait(PATIENCE).await.unwrap();
+    assert!(status.success(), "{status}\n{}", ingress.daemon().logs());
+    pipeline.settle().await;
+    assert_eq!(pipeline.device("d-0").await["status"], "online");
+    assert_eq!(pipeline.device("d-last").await["status"], "online");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_of_everything_under_load_loses_nothing_and_leaves_nothing_unacked() {
+    let mut pipeline = Pipeline::start(Plan {
+        ingresses: 2,
+        workers: 2,
+        settings: vec![("PORCHLIGHT_DRAIN_DELAY", "200ms".to_owned())],
+        ..Plan::default()
+    })
+    .await;
+    let begin = now_ms() - 3_600_000;
+    let count = 3_000;
+    let load = LoadGenerator::new(pipeline.ingress_addresses(), pipeline.key.clone())
+        .connections(16)
+        .count(count)
+        .rate(500.0)
+        .retry(RingSchedule::steady(600, Duration::from_millis(50)));
+    let load = tokio::spawn(load.run(move |n| {
+        let kind = if n.is_multiple_of(2) {
+            "device_offline"
+        } else {
+            "device_online"
+        };
+        Bytes::from(event(
+            kind,
+            &format!("d-{}", n % 50),
+            "acct",
+            begin + i64::try_from(n).unwrap(),
+        ))
+    }));
+    for member in pipeline.members_mut() {
+        let status = member.daemon().terminate(PATIENCE).await.unwrap();
+        assert!(status.success(), "{status}\n{}", member.daemon().logs());
+        member.start();
+        member.wait_until_ready().await;
+    }
+    let report = load.await.unwrap();
+    assert_eq!(report.accepted.len() as u64, count, "{report}");
+    pipeline.settle().await;
+    for worker in &pipeline.workers {
+        worker.daemon().signal(Signal::Terminate);
+        assert!(worker.daemon().wait(PATIENCE).await.unwrap().success());
+    }
+    pipeline.broker.wait_for_depth("porchlight.events", 0).await;
+    assert_eq!(pipeline.broker.ready("porchlight.dead").await, 0);
+}
