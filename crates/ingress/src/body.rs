@@ -130,6 +130,12 @@ where
     let declared = usize::try_from(body.size_hint().lower())
         .unwrap_or(usize::MAX)
         .min(bytes_max);
+    // A declared length is exact; growing beyond it would take memory from other bodies for nothing.
+    let ceiling = body
+        .size_hint()
+        .upper()
+        .and_then(|upper| usize::try_from(upper).ok());
+    let ceiling = ceiling.unwrap_or(bytes_max).min(bytes_max);
     while let Some(frame) = body.frame().await {
         // What follows the body (trailers) is not signed and is dropped.
         let Ok(mut piece) = frame.map_err(|error| classify(&error))?.into_data() else {
@@ -140,7 +146,7 @@ where
             return Err(BodyError::TooLarge);
         }
         if needed > bytes.capacity() {
-            let doubled = (2 * bytes.capacity()).min(bytes_max);
+            let doubled = (2 * bytes.capacity()).min(ceiling);
             let capacity = needed.max(doubled).max(declared.min(FIRST_BYTES));
             share.grow(capacity - bytes.capacity())?;
             bytes.reserve_exact(capacity - bytes.len());
