@@ -63,7 +63,10 @@ impl Shell {
         let answer = self.begin(process, SYNC_DECLARATIONS);
         let deadline = Instant::now() + SYNC_PATIENCE;
         while answer.poll().is_err() && Instant::now() < deadline {
-            #[expect(clippy::disallowed_methods, reason = "the crash must come before the test's next step")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the crash must come before the test's next step"
+            )]
             std::thread::sleep(SYNC_PAUSE);
         }
     }
