@@ -21,9 +21,10 @@ use bytes::Bytes;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
     options::{BasicPublishOptions, ConfirmSelectOptions, QueuePurgeOptions},
+    types::{AMQPValue, FieldTable},
 };
 use porchlight_broker::{BrokerUrls, Outgoing, PublishDeadlines, Publisher, PublisherConfig, topology};
-use porchlight_event::Envelope;
+use porchlight_event::{Envelope, envelope::header};
 use porchlight_testbed::RabbitMq;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -88,9 +89,9 @@ async fn bare_lapin(url: &str, inflight: usize, seconds: f64) -> Measured {
         .confirm_select(ConfirmSelectOptions::default())
         .await
         .unwrap();
-    let channel = Arc::new(channel);
-    let measured = measure(inflight, seconds, || {
-        let channel = Arc::clone(&channel);
+    let shared = Arc::new(channel.clone());
+    let measured = measure(inflight, seconds, move || {
+        let channel = Arc::clone(&shared);
         async move { publish_bare(&channel).await }
     })
     .await;
@@ -103,9 +104,7 @@ async fn bare_lapin(url: &str, inflight: usize, seconds: f64) -> Measured {
 }
 
 async fn publish_bare(channel: &Channel) {
-    let properties = BasicProperties::default()
-        .with_delivery_mode(2)
-        .with_message_id("0123456789abcdef".into());
+    let properties = same_properties();
     let body = [b'x'; BODY_BYTES];
     let options = BasicPublishOptions {
         mandatory: true,
@@ -113,6 +112,28 @@ async fn publish_bare(channel: &Channel) {
     };
     let confirm = channel.basic_publish(topology::EVENTS.into(), "".into(), options, &body, properties);
     assert_eq!(confirm.await.unwrap().await.unwrap(), Confirmation::Ack(None));
+}
+
+/// What our publisher sends with the same event, so that both carry the same bytes.
+fn same_properties() -> BasicProperties {
+    let text = |value: &str| AMQPValue::LongString(value.into());
+    let mut headers = FieldTable::default();
+    headers.insert(
+        header::RECEIVED_AT.into(),
+        AMQPValue::LongLongInt(1_771_025_567_123),
+    );
+    headers.insert(header::KEY_NAME.into(), text("main"));
+    headers.insert(
+        header::SIGNATURE.into(),
+        text(&format!("sha256={}", "ab".repeat(32))),
+    );
+    headers.insert(header::PUBLISH_ID.into(), text("0123456789abcdef-123456"));
+    BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_message_id("0123456789abcdef".into())
+        .with_content_type("application/json".into())
+        .with_timestamp(1_771_025_567)
+        .with_headers(headers)
 }
 
 async fn our_publisher(url: &str, inflight: usize, channels: usize, seconds: f64) -> Measured {
@@ -125,8 +146,9 @@ async fn our_publisher(url: &str, inflight: usize, channels: usize, seconds: f64
         message_id: "0123456789abcdef".to_owned(),
         ..Envelope::bare(Bytes::from(vec![b'x'; BODY_BYTES]))
     });
-    let measured = measure(inflight, seconds, || {
-        let (publisher, envelope) = (publisher.clone(), Arc::clone(&envelope));
+    let shared = publisher.clone();
+    let measured = measure(inflight, seconds, move || {
+        let (publisher, envelope) = (shared.clone(), Arc::clone(&envelope));
         async move {
             let deadlines = PublishDeadlines::within(Duration::from_secs(10));
             publisher

@@ -3,9 +3,9 @@
 //! It does not judge whether that helps; the filter and the caller do. A letter is never in neither place: a crash
 //! leaves it in the dead letters, or there and in the work, where the duplicate is dropped.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 use lapin::{BasicProperties, options::BasicAckOptions};
 use porchlight_event::envelope::header;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -146,7 +146,9 @@ pub async fn replay(
             summary.stopped_by = Some(StopReason::HeldMax);
             break;
         }
-        let Some((tag, letter)) = desk.next().await? else {
+        let next = desk.next();
+        let Some((tag, letter)) = settling(&desk, &mut copies, &mut summary, &mut progress, next).await??
+        else {
             break;
         };
         summary.seen += 1;
@@ -157,22 +159,13 @@ pub async fn replay(
             progress(&summary, Some(&settled(&letter, Fate::Refused)));
         } else {
             if let Some(pace) = pace.as_mut() {
-                pace.tick().await;
+                settling(&desk, &mut copies, &mut summary, &mut progress, pace.tick()).await?;
             }
-            let mut settled = settled(&letter, Fate::Replayed);
-            let copy = copy_of(letter, now_ms());
-            let deadlines = PublishDeadlines::within(options.confirm_max);
-            copies.push(async move {
-                if let Err(error) = publisher.publish(copy, deadlines).await {
-                    settled.fate = Fate::Kept(error);
-                }
-                (tag, settled)
-            });
+            copies.push(copying(publisher, options.confirm_max, tag, letter, now_ms()));
         }
-        while copies.len() >= INFLIGHT_MAX {
-            let Some((tag, settled)) = copies.next().await else {
-                break;
-            };
+        if copies.len() >= INFLIGHT_MAX
+            && let Some((tag, settled)) = copies.next().await
+        {
             settle_one(&desk, tag, &settled, &mut summary).await?;
             progress(&summary, Some(&settled));
         }
@@ -184,6 +177,42 @@ pub async fn replay(
     }
     desk.close().await;
     Ok(summary)
+}
+
+/// Publishes one copy and says what became of it.
+async fn copying(
+    publisher: &Publisher,
+    confirm_max: Duration,
+    tag: u64,
+    letter: DeadLetter,
+    now_ms: i64,
+) -> (u64, Settled) {
+    let mut settled = settled(&letter, Fate::Replayed);
+    let deadlines = PublishDeadlines::within(confirm_max);
+    if let Err(error) = publisher.publish(copy_of(letter, now_ms), deadlines).await {
+        settled.fate = Fate::Kept(error);
+    }
+    (tag, settled)
+}
+
+/// Waits for something else, and settles copies meanwhile: they make progress only while somebody polls them.
+async fn settling<T>(
+    desk: &Desk,
+    copies: &mut (impl Stream<Item = (u64, Settled)> + Unpin),
+    summary: &mut ReplaySummary,
+    progress: &mut impl FnMut(&ReplaySummary, Option<&Settled>),
+    waiting: impl Future<Output = T>,
+) -> Result<T, DeadLetterError> {
+    let mut waiting = pin!(waiting);
+    loop {
+        tokio::select! {
+            done = &mut waiting => return Ok(done),
+            Some((tag, settled)) = copies.next() => {
+                settle_one(desk, tag, &settled, summary).await?;
+                progress(summary, Some(&settled));
+            }
+        }
+    }
 }
 
 async fn settle_one(

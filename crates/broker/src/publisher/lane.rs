@@ -28,7 +28,6 @@
 
 use std::{
     mem,
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -44,6 +43,7 @@ use lapin::{
 };
 use porchlight_event::envelope::header;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio_util::sync::ReusableBoxFuture;
 
 use crate::wire::Headers;
 
@@ -98,7 +98,8 @@ impl Breaker {
 /// The final form of a publish, ready for lapin.
 pub(super) type Parts = (ShortString, ShortString, BasicProperties, Bytes);
 
-type Confirming = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>;
+/// A publish of about 2 KB from its first poll to its confirm. The slot keeps the allocation for its next occupant.
+type Confirming = ReusableBoxFuture<'static, lapin::Result<Confirmation>>;
 
 pub(super) struct Lane {
     channel: Arc<Channel>,
@@ -118,6 +119,7 @@ struct Board {
 
 struct Slot {
     waker: Waker,
+    confirming: Option<Confirming>,
     occupant: Option<Occupant>,
 }
 
@@ -131,7 +133,7 @@ struct Occupant {
 }
 
 enum Progress {
-    Running(Confirming),
+    Running,
     /// Finished during the first poll; waits for the settler like any other result.
     Finished(Box<lapin::Result<Confirmation>>),
     Taken,
@@ -183,7 +185,7 @@ impl Lane {
     ) -> Option<oneshot::Receiver<Verdict>> {
         let (reply, verdict) = oneshot::channel();
         let channel = Arc::clone(&self.channel);
-        let mut publish: Confirming = Box::pin(async move {
+        let publish = async move {
             let (exchange, routing_key, properties, body) = parts;
             let options = BasicPublishOptions {
                 mandatory: true,
@@ -193,15 +195,23 @@ impl Lane {
                 .basic_publish(exchange, routing_key, options, &body, properties)
                 .await?
                 .await
-        });
+        };
         let mut board = self.lock();
         if board.closed {
             return None;
         }
         let index = board.free_slot(&self.ready);
         let slot = &mut board.slots[index];
-        let progress = match publish.as_mut().poll(&mut Context::from_waker(&slot.waker)) {
-            Poll::Pending => Progress::Running(publish),
+        let confirming = match slot.confirming.take() {
+            Some(mut confirming) => {
+                confirming.set(publish);
+                confirming
+            }
+            None => ReusableBoxFuture::new(publish),
+        };
+        let confirming = slot.confirming.insert(confirming);
+        let progress = match confirming.poll(&mut Context::from_waker(&slot.waker)) {
+            Poll::Pending => Progress::Running,
             Poll::Ready(result) => {
                 self.ready.mark(index);
                 Progress::Finished(Box::new(result))
@@ -358,6 +368,7 @@ impl Board {
         }));
         self.slots.push(Slot {
             waker,
+            confirming: None,
             occupant: None,
         });
         index
@@ -377,11 +388,12 @@ impl Slot {
     fn take_result(&mut self) -> Option<lapin::Result<Confirmation>> {
         let occupant = self.occupant.as_mut()?;
         match mem::replace(&mut occupant.progress, Progress::Taken) {
-            Progress::Running(mut publish) => {
-                match publish.as_mut().poll(&mut Context::from_waker(&self.waker)) {
+            Progress::Running => {
+                let confirming = self.confirming.as_mut()?;
+                match confirming.poll(&mut Context::from_waker(&self.waker)) {
                     Poll::Ready(result) => Some(result),
                     Poll::Pending => {
-                        occupant.progress = Progress::Running(publish);
+                        occupant.progress = Progress::Running;
                         None
                     }
                 }

@@ -1,0 +1,257 @@
+//! The broker dies, freezes, blocks or falls silent: what callers see meanwhile, and that it ends by itself.
+
+use std::time::{Duration, Instant};
+
+use porchlight_broker::{
+    BrokerState, BrokerUrls, PublishDeadlines, PublishError, Publisher, PublisherConfig,
+};
+use porchlight_testbed::{Direction, RabbitMq, Relay, wait_for};
+
+use crate::support::{
+    EVENTS, PATIENCE, cruel_node, event, fresh, plain, publish, publisher, publisher_config, reach,
+    settle_at, started, take,
+};
+
+/// Publishes until one succeeds again.
+async fn recovers(publisher: &Publisher) {
+    wait_for("a confirmed publish", PATIENCE * 3, async || {
+        let deadlines = PublishDeadlines::within(Duration::from_secs(2));
+        publisher
+            .publish(event("after"), deadlines)
+            .await
+            .map_err(|error| error.to_string())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_broker_fails_what_is_in_flight_and_is_found_again_with_all_that_was_confirmed() {
+    let node = cruel_node().await;
+    let vhost = node.vhost().await.unwrap();
+    let publisher = publisher(&node.url_for_vhost(&vhost)).await;
+    let mut confirmed: u64 = 0;
+    for number in 0..50 {
+        publish(&publisher, event(&number.to_string())).await.unwrap();
+        confirmed += 1;
+    }
+    node.kill();
+    reach(&mut publisher.state(), |state| {
+        matches!(state, BrokerState::Connecting { .. })
+    })
+    .await;
+    let began = Instant::now();
+    assert_eq!(
+        publish(&publisher, event("x")).await.unwrap_err(),
+        PublishError::Unavailable
+    );
+    assert!(
+        began.elapsed() < Duration::from_millis(100),
+        "took {:?}",
+        began.elapsed()
+    );
+    node.start_again().await.unwrap();
+    recovers(&publisher).await;
+    settle_at(&node, &vhost, EVENTS, confirmed + 1, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_broker_is_a_timeout_then_unavailable_and_works_again_when_thawed() {
+    let node = cruel_node().await;
+    let vhost = node.vhost().await.unwrap();
+    let confirm_silence_max = Duration::from_secs(1);
+    let config = PublisherConfig {
+        confirm_silence_max,
+        ..publisher_config(&node.url_for_vhost(&vhost))
+    };
+    let publisher = started(config).await;
+    node.pause();
+    let deadlines = PublishDeadlines::within(Duration::from_millis(300));
+    assert_eq!(
+        publisher.publish(event("frozen"), deadlines).await.unwrap_err(),
+        PublishError::TimedOut
+    );
+    let given_up = |state: &BrokerState| matches!(state, BrokerState::Connecting { .. });
+    reach(&mut publisher.state(), given_up).await;
+    let threads = io_threads();
+    let refused = |state: &BrokerState| match state {
+        BrokerState::Connecting {
+            last_error: Some(error),
+        } => error.contains("greeting"),
+        _ => false,
+    };
+    reach(&mut publisher.state(), refused).await;
+    assert!(
+        io_threads() <= threads,
+        "attempts against a frozen broker leave threads behind"
+    );
+    node.resume();
+    recovers(&publisher).await;
+}
+
+/// How many of lapin's threads this process has.
+fn io_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "lapin-io-loop").count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memory_alarm_blocks_at_once_without_queueing_and_its_end_unblocks() {
+    let node = cruel_node().await;
+    let vhost = node.vhost().await.unwrap();
+    let publisher = publisher(&node.url_for_vhost(&vhost)).await;
+    node.set_memory_alarm(true).await.unwrap();
+    // The broker tells a connection of an alarm only when it publishes.
+    let first = publisher.publish(event("first"), PublishDeadlines::within(PATIENCE));
+    let waiting = async {
+        reach(&mut publisher.state(), |state| {
+            matches!(state, BrokerState::Blocked { .. })
+        })
+        .await;
+        let began = Instant::now();
+        for _ in 0..1_000 {
+            assert_eq!(
+                publish(&publisher, event("x")).await.unwrap_err(),
+                PublishError::Blocked
+            );
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "took {:?}",
+            began.elapsed()
+        );
+        assert!(publisher.stats().inflight <= 1);
+        node.set_memory_alarm(false).await.unwrap();
+    };
+    let (first, ()) = tokio::join!(first, waiting);
+    first.unwrap();
+    reach(&mut publisher.state(), BrokerState::is_ready).await;
+    publish(&publisher, event("y")).await.unwrap();
+    assert_eq!(publisher.stats().reconnects_total, 0);
+    settle_at(&node, &vhost, EVENTS, 2, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_blocked_for_too_long_is_given_up() {
+    let node = cruel_node().await;
+    let vhost = node.vhost().await.unwrap();
+    let blocked_max = Duration::from_millis(500);
+    let config = PublisherConfig {
+        blocked_max,
+        ..publisher_config(&node.url_for_vhost(&vhost))
+    };
+    let publisher = started(config).await;
+    node.set_memory_alarm(true).await.unwrap();
+    let outcome = publisher
+        .publish(event("x"), PublishDeadlines::within(PATIENCE))
+        .await;
+    node.set_memory_alarm(false).await.unwrap();
+    assert_eq!(outcome.unwrap_err(), PublishError::Disconnected);
+    recovers(&publisher).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_confirms_are_timeouts_although_the_events_are_stored() {
+    let (node, vhost, _) = fresh().await;
+    let relay = Relay::start(node.address()).await.unwrap();
+    let publisher = publisher(&RabbitMq::url_at(relay.address(), &vhost)).await;
+    relay.drop_bytes(Direction::ToClient);
+    let deadlines = PublishDeadlines::within(Duration::from_millis(300));
+    assert_eq!(
+        publisher.publish(event("stored"), deadlines).await.unwrap_err(),
+        PublishError::TimedOut
+    );
+    settle_at(node, &vhost, EVENTS, 1, 0).await;
+    for _ in 0..2 {
+        let deadlines = PublishDeadlines::within(Duration::from_millis(300));
+        assert_eq!(
+            publisher.publish(event("x"), deadlines).await.unwrap_err(),
+            PublishError::TimedOut
+        );
+    }
+    reach(&mut publisher.state(), |state| {
+        matches!(state, BrokerState::Connecting { .. })
+    })
+    .await;
+    relay.pass();
+    recovers(&publisher).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn under_random_cuts_every_success_is_in_the_queue() {
+    let (node, vhost, url) = fresh().await;
+    let relay = Relay::start(node.address()).await.unwrap();
+    let publisher = publisher(&RabbitMq::url_at(relay.address(), &vhost)).await;
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut confirmed = std::collections::HashSet::new();
+    for round in 0..12 {
+        relay.cut_after(Direction::ToServer, random.usize(500..60_000));
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..100 {
+            let (publisher, body) = (publisher.clone(), format!("{round}-{number}"));
+            tasks.spawn(async move { (body.clone(), publish(&publisher, event(&body)).await.is_ok()) });
+        }
+        confirmed.extend(
+            tasks
+                .join_all()
+                .await
+                .into_iter()
+                .filter(|(_, ok)| *ok)
+                .map(|(body, _)| body),
+        );
+        reach(&mut publisher.state(), BrokerState::is_ready).await;
+    }
+    assert!(confirmed.len() > 100, "only {} confirmed", confirmed.len());
+    relay.pass();
+    let (_connection, channel) = plain(&url).await;
+    while !confirmed.is_empty() {
+        confirmed.remove(&String::from_utf8(take(&channel, EVENTS).await.data).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn with_several_addresses_the_dead_ones_are_passed_over() {
+    let (_node, _vhost, url) = fresh().await;
+    let dead = porchlight_testbed::free_port();
+    let list = format!("amqp://guest:guest@127.0.0.1:{dead}/%2f,{url}");
+    let urls = BrokerUrls::parse(&list).unwrap();
+    let publisher = started(PublisherConfig {
+        urls,
+        ..publisher_config(&url)
+    })
+    .await;
+    publish(&publisher, event("x")).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_closed_by_the_operator_come_back() {
+    let (node, vhost, url) = fresh().await;
+    let publisher = publisher(&url).await;
+    node.close_all_connections(&vhost).await.unwrap();
+    wait_for("a second connection", PATIENCE, async || {
+        match publisher.stats() {
+            stats if stats.reconnects_total == 1 => Ok(()),
+            stats => Err(format!("{stats:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    recovers(&publisher).await;
+}
+
+#[tokio::test]
+async fn wrong_credentials_and_a_missing_vhost_are_told_apart_without_the_password() {
+    let (node, _vhost, url) = fresh().await;
+    let wrong = url.replace("guest:guest@", "guest:hunter2@");
+    for (url, needle) in [
+        (wrong, "ACCESS_REFUSED"),
+        (node.url_for_vhost("nowhere"), "vhost"),
+    ] {
+        let error = porchlight_broker::Link::connect(&BrokerUrls::parse(&url).unwrap(), "test")
+            .await
+            .unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains(needle) && !shown.contains("hunter2"), "{shown}");
+    }
+}

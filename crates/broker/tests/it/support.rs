@@ -1,0 +1,142 @@
+//! What several of these tests need: a ready publisher, a consumer's deliveries, a node to be cruel to.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lapin::{Channel, Connection, ConnectionProperties, message::Delivery, options::BasicGetOptions};
+use porchlight_broker::{
+    BrokerState, BrokerUrls, Confirmed, Consumer, ConsumerConfig, Outgoing, PublishDeadlines, PublishError,
+    Publisher, PublisherConfig, topology,
+};
+use porchlight_event::Envelope;
+use porchlight_testbed::{RabbitMq, wait_for};
+use tokio::sync::{Mutex, MutexGuard, OnceCell, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+
+static CRUEL: OnceCell<Mutex<RabbitMq>> = OnceCell::const_new();
+
+/// A node that may be killed, frozen and alarmed; tests take turns with it.
+pub(crate) async fn cruel_node() -> MutexGuard<'static, RabbitMq> {
+    let node = CRUEL
+        .get_or_init(|| async { Mutex::new(RabbitMq::start().await.unwrap()) })
+        .await
+        .lock()
+        .await;
+    node.resume();
+    if !node.is_running() {
+        node.start_again().await.unwrap();
+    }
+    node
+}
+
+pub(crate) fn publisher_config(url: &str) -> PublisherConfig {
+    PublisherConfig::new(BrokerUrls::parse(url).unwrap(), "test-publisher")
+}
+
+pub(crate) async fn publisher(url: &str) -> Publisher {
+    started(publisher_config(url)).await
+}
+
+pub(crate) async fn started(config: PublisherConfig) -> Publisher {
+    let publisher = Publisher::start(config, CancellationToken::new());
+    reach(&mut publisher.state(), BrokerState::is_ready).await;
+    publisher
+}
+
+pub(crate) fn consumer_config(url: &str) -> ConsumerConfig {
+    ConsumerConfig::new(BrokerUrls::parse(url).unwrap(), "test-consumer")
+}
+
+/// Waits for a state, and shows the one it hangs in otherwise.
+pub(crate) async fn reach(state: &mut watch::Receiver<BrokerState>, wanted: impl Fn(&BrokerState) -> bool) {
+    let reached = {
+        let waiting = tokio::time::timeout(PATIENCE, state.wait_for(|state| wanted(state)));
+        matches!(waiting.await, Ok(Ok(_)))
+    };
+    assert!(reached, "the state stays {:?}", *state.borrow());
+}
+
+pub(crate) fn event(text: &str) -> Outgoing {
+    Outgoing::event(&Envelope::bare(Bytes::from(text.to_owned())))
+}
+
+pub(crate) async fn publish(publisher: &Publisher, outgoing: Outgoing) -> Result<Confirmed, PublishError> {
+    publisher
+        .publish(outgoing, PublishDeadlines::within(Duration::from_secs(10)))
+        .await
+}
+
+/// A plain lapin channel, to look at the broker from outside.
+pub(crate) async fn plain(url: &str) -> (Connection, Channel) {
+    let connection = Connection::connect(url, ConnectionProperties::default())
+        .await
+        .unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+/// Takes the next message of a queue for good, waiting for it.
+pub(crate) async fn take(channel: &Channel, queue: &str) -> Delivery {
+    wait_for(&format!("a message in {queue}"), PATIENCE, async || {
+        let got = channel
+            .basic_get(queue.into(), BasicGetOptions { no_ack: true })
+            .await
+            .unwrap();
+        got.map(|message| message.delivery)
+            .ok_or_else(|| "nothing".to_owned())
+    })
+    .await
+    .unwrap()
+}
+
+/// Waits until the queue holds exactly this, ready and unacked.
+pub(crate) async fn settle_at(node: &RabbitMq, vhost: &str, queue: &str, ready: u64, unacked: u64) {
+    wait_for(
+        &format!("{queue} at {ready} ready, {unacked} unacked"),
+        PATIENCE,
+        async || {
+            let state = node
+                .queue(vhost, queue)
+                .await
+                .map_err(|error| error.to_string())?;
+            if (state.ready, state.unacked) == (ready, unacked) {
+                Ok(())
+            } else {
+                Err(format!("{state:?}"))
+            }
+        },
+    )
+    .await
+    .unwrap();
+}
+
+/// Takes batches until `count` deliveries are there; returns their bodies and the last batch's incarnation and tag.
+pub(crate) async fn gather(consumer: &mut Consumer, count: usize) -> (Vec<String>, u64, u64) {
+    let mut bodies = Vec::new();
+    loop {
+        let batch = tokio::time::timeout(PATIENCE, consumer.next_batch(count - bodies.len()));
+        let batch = batch
+            .await
+            .expect("no delivery came")
+            .expect("the consumer has ended");
+        for delivery in &batch.deliveries {
+            bodies.push(String::from_utf8(delivery.envelope.body.to_vec()).unwrap());
+        }
+        if bodies.len() >= count {
+            return (bodies, batch.incarnation, batch.deliveries.last().unwrap().tag);
+        }
+    }
+}
+
+/// A vhost of the shared node with our topology in it, and its URL.
+pub(crate) async fn fresh() -> (&'static RabbitMq, String, String) {
+    let node = RabbitMq::shared().await;
+    let vhost = node.vhost().await.unwrap();
+    let url = node.url_for_vhost(&vhost);
+    (node, vhost, url)
+}
+
+pub(crate) const EVENTS: &str = topology::EVENTS;
