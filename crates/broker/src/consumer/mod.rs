@@ -50,6 +50,8 @@ pub struct ConsumerConfig {
     pub prefetch_full: u16,
     /// How long a connection must have been good before the full prefetch.
     pub healthy_after: Duration,
+    /// Begin as after [`Handle::pause`]: nothing is taken before [`Handle::resume`].
+    pub begin_paused: bool,
 }
 
 impl ConsumerConfig {
@@ -64,6 +66,7 @@ impl ConsumerConfig {
             prefetch_initial: 8,
             prefetch_full: 512,
             healthy_after: Duration::from_secs(30),
+            begin_paused: false,
         }
     }
 }
@@ -206,7 +209,7 @@ impl Consumer {
         let (state_sender, state) = watch::channel(BrokerState::Connecting { last_error: None });
         let closing = CancellationToken::new();
         let live = Arc::new(Mutex::new(None));
-        let paused = Arc::new(watch::Sender::new(false));
+        let paused = Arc::new(watch::Sender::new(config.begin_paused));
         let supervisor = supervisor::Supervisor {
             config,
             feeds: Arc::clone(&feeds),

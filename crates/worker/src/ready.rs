@@ -1,0 +1,120 @@
+//! Whether the worker can work: subscribed to the queue, with a ledger that answers; and a line in the log whenever that
+//! changes.
+//!
+//! It watches; the parts themselves reconnect.
+
+use std::sync::Arc;
+
+use porchlight_broker::{BrokerState, Consumer, Publisher};
+use porchlight_service::{NotReady, ReadyFn};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::Ledger;
+use crate::metrics::WorkerMetrics;
+
+/// What readiness depends on.
+#[derive(Clone)]
+pub(crate) struct Readiness {
+    consumer: watch::Receiver<BrokerState>,
+    publisher: watch::Receiver<BrokerState>,
+    ledger_up: watch::Receiver<bool>,
+    stop: CancellationToken,
+}
+
+impl Readiness {
+    pub(crate) fn new(
+        consumer: &Consumer,
+        publisher: &Publisher,
+        ledger: &Ledger,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            consumer: consumer.state(),
+            publisher: publisher.state(),
+            ledger_up: ledger.up(),
+            stop,
+        }
+    }
+
+    /// The function behind `/readyz`.
+    pub(crate) fn into_fn(self) -> ReadyFn {
+        Arc::new(move || {
+            let found = self.not_ready();
+            if found.is_empty() { Ok(()) } else { Err(found) }
+        })
+    }
+
+    fn not_ready(&self) -> Vec<NotReady> {
+        let mut found = Vec::new();
+        if self.stop.is_cancelled() {
+            found.push(NotReady::new("stopping", "the worker is stopping"));
+        }
+        if let Some(words) = trouble(&self.consumer.borrow()) {
+            found.push(NotReady::new(
+                "consumer",
+                format!("not subscribed to the queue: {words}"),
+            ));
+        }
+        if !*self.ledger_up.borrow() {
+            found.push(NotReady::new(
+                "ledger",
+                "the ledger does not answer or takes no writes",
+            ));
+        }
+        found
+    }
+
+    /// Keeps gauges and log up to date until `stop`.
+    pub(crate) async fn follow(self, metrics: Arc<WorkerMetrics>, stop: CancellationToken) {
+        let consumer = follow_one("consumer", self.consumer, |ready| {
+            metrics.set_consumer_ready(ready)
+        });
+        let publisher = follow_one("publisher", self.publisher, |ready| {
+            metrics.set_publisher_ready(ready)
+        });
+        stop.run_until_cancelled(async { tokio::join!(consumer, publisher) })
+            .await;
+        // A part that ended was asked to; the end of this task would look like a fault.
+        stop.cancelled().await;
+    }
+}
+
+async fn follow_one(part: &'static str, mut states: watch::Receiver<BrokerState>, set: impl Fn(bool)) {
+    let mut told = String::new();
+    loop {
+        let state = states.borrow_and_update().clone();
+        set(state.is_ready());
+        let words = trouble(&state).unwrap_or_else(|| "ready".to_owned());
+        // The same failure at every attempt is one line, not one a second.
+        if words != told {
+            match &state {
+                BrokerState::Ready => tracing::info!(part, "broker connection ready"),
+                BrokerState::Paused => {
+                    tracing::info!(part, "away from the queue until the ledger takes writes")
+                }
+                BrokerState::Connecting { last_error: None } | BrokerState::Stopped => {}
+                _ => tracing::warn!(part, reason = words, "broker connection not ready"),
+            }
+            told = words;
+        }
+        if states.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What keeps a connection from being of use, in words.
+fn trouble(state: &BrokerState) -> Option<String> {
+    Some(match state {
+        BrokerState::Ready => return None,
+        BrokerState::Connecting { last_error: None } => "connecting".to_owned(),
+        BrokerState::Connecting {
+            last_error: Some(error),
+        } => error.clone(),
+        BrokerState::Blocked { reason } => format!("blocked by the broker: {reason}"),
+        BrokerState::Paused => "waiting for the ledger".to_owned(),
+        BrokerState::Stopped => "closed".to_owned(),
+        other => format!("{other:?}"),
+    })
+}

@@ -1,0 +1,261 @@
+//! Settling: does what was decided about each delivery of a piece, so that the whole piece may be acked.
+//!
+//! It neither takes deliveries nor acks them. Nothing is ever given back one by one: a nack in a loop would carry
+//! the whole queue into the dead letters within seconds of an outage.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use porchlight_broker::{DeathNote, Delivery, Outgoing, PublishDeadlines, Publisher};
+use porchlight_device::{Command, News};
+use porchlight_event::Envelope;
+
+use crate::decide::{Death, Decision, Stage, decide};
+use crate::hold::Hold;
+use crate::keys::KeysInForce;
+use crate::ledger::{Answer, Ledger};
+use crate::metrics::{WorkerMetrics, type_label};
+use crate::now_ms;
+use crate::piece::Piece;
+
+/// For one copy to be confirmed: the broker's own queues answer in milliseconds.
+const COPY_CONFIRM_MAX: Duration = Duration::from_secs(5);
+/// Tries of an event that the ledger fails on although it takes writes. More than one, since a failover can garble an
+/// answer; few, since nothing behind it is acked meanwhile.
+const REFUSALS_MAX: u32 = 3;
+
+/// Settles pieces; shared by all that are at work at once.
+pub(crate) struct Settler {
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) publisher: Publisher,
+    pub(crate) keys: KeysInForce,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) hold_max: Duration,
+}
+
+/// A piece that may be acked.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) incarnation: u64,
+    /// Everything up to here is done.
+    pub(crate) last_tag: u64,
+    pub(crate) events: usize,
+    /// Newly owed; they are in the outbox, too.
+    pub(crate) commands: Vec<Command>,
+}
+
+/// A piece that was held in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GaveUp {
+    /// The ledger did not take it.
+    Ledger,
+    /// The broker did not take a copy.
+    Broker {
+        /// Whose deliveries are to go back.
+        incarnation: u64,
+    },
+}
+
+/// A copy that must be confirmed before the original is acked.
+struct Copy {
+    outgoing: Outgoing,
+    fate: Fate,
+}
+
+enum Fate {
+    /// With the label of the event's type.
+    PutOff(&'static str),
+    /// With the message id.
+    Buried(Death, String),
+}
+
+/// News on its way into the ledger; beside each what is needed to bury it instead, and how often it was refused.
+#[derive(Default)]
+struct Candidates {
+    news: Vec<News>,
+    beside: Vec<(Envelope, u32)>,
+}
+
+impl Candidates {
+    fn with_capacity(count: usize) -> Self {
+        Self {
+            news: Vec::with_capacity(count),
+            beside: Vec::with_capacity(count),
+        }
+    }
+
+    fn push(&mut self, news: News, envelope: Envelope, refusals: u32) {
+        self.news.push(news);
+        self.beside.push((envelope, refusals));
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = (News, (Envelope, u32))> {
+        self.news.into_iter().zip(self.beside)
+    }
+}
+
+impl Settler {
+    /// Settles every delivery of a piece, or gives the piece up as a whole.
+    ///
+    /// # Cancel safety
+    /// Dropping it half-way is like a crash: what was applied is a duplicate when it comes again, and a copy that was
+    /// sent may be sent twice.
+    pub(crate) async fn settle(&self, turn: usize, piece: Piece) -> Result<Settled, GaveUp> {
+        let began = Instant::now();
+        let (incarnation, last_tag, events) = (piece.incarnation, piece.last_tag(), piece.deliveries.len());
+        let received_at_ms = piece
+            .deliveries
+            .iter()
+            .rev()
+            .find_map(|d| d.envelope.received_at_ms);
+        let (candidates, copies) = self.sort(piece.deliveries);
+        let broker_failed = GaveUp::Broker { incarnation };
+        let applying = self.apply(turn, candidates, broker_failed);
+        let (commands, ()) = futures_util::try_join!(applying, self.copy(copies, broker_failed))?;
+        self.metrics.applied(began.elapsed());
+        if let Some(at_ms) = received_at_ms {
+            self.metrics.set_lag(now_ms().saturating_sub(at_ms).max(0));
+        }
+        Ok(Settled {
+            incarnation,
+            last_tag,
+            events,
+            commands,
+        })
+    }
+
+    /// Decides about each delivery, and says in one match what settles it.
+    fn sort(&self, deliveries: Vec<Delivery>) -> (Candidates, Vec<Copy>) {
+        let keys = self.keys.borrow().clone();
+        let now_ms = now_ms();
+        let mut candidates = Candidates::with_capacity(deliveries.len());
+        let mut copies = Vec::new();
+        for Delivery { envelope, .. } in deliveries {
+            match decide(&envelope, keys.as_deref(), now_ms) {
+                Decision::Apply(news) => candidates.push(*news, envelope, 0),
+                Decision::PutOff { tier, attempt, kind } => {
+                    let outgoing = Outgoing::retry(&Envelope { attempt, ..envelope }, tier);
+                    copies.push(Copy {
+                        outgoing,
+                        fate: Fate::PutOff(kind),
+                    });
+                }
+                Decision::Bury(death) => copies.push(bury(&envelope, death, now_ms)),
+            }
+        }
+        (candidates, copies)
+    }
+
+    /// Applies what the ledger takes, again and again until it took everything or patience runs out.
+    async fn apply(
+        &self,
+        turn: usize,
+        mut left: Candidates,
+        broker_failed: GaveUp,
+    ) -> Result<Vec<Command>, GaveUp> {
+        let mut commands = Vec::new();
+        let mut hopeless = Vec::new();
+        let mut hold = Hold::new(self.hold_max);
+        while !left.news.is_empty() {
+            let answers = self.ledger.apply(turn, &left.news).await;
+            let mut again = Candidates::default();
+            for ((news, (envelope, refusals)), answer) in left.into_iter().zip(answers) {
+                match answer {
+                    Answer::Settled {
+                        outcome,
+                        commands: owed,
+                    } => {
+                        self.metrics.settled(type_label(&news.event_type), outcome.code());
+                        commands.extend(owed);
+                    }
+                    Answer::Refused if refusals + 1 >= REFUSALS_MAX && self.ledger.probe().await => {
+                        hopeless.push(bury_hopeless(news, &envelope));
+                    }
+                    Answer::Refused => again.push(news, envelope, refusals + 1),
+                    Answer::Fault => again.push(news, envelope, refusals),
+                }
+            }
+            left = again;
+            if !left.news.is_empty() {
+                self.metrics.held_try();
+                let wait = hold.next_wait().ok_or(GaveUp::Ledger)?;
+                tokio::time::sleep(wait).await;
+            }
+        }
+        self.copy(hopeless, broker_failed).await?;
+        Ok(commands)
+    }
+
+    /// Publishes every copy and waits for its confirm, again and again until patience runs out.
+    async fn copy(&self, copies: Vec<Copy>, broker_failed: GaveUp) -> Result<(), GaveUp> {
+        let mut waiting: FuturesUnordered<_> = copies
+            .into_iter()
+            .map(|copy| self.copy_one(copy, broker_failed))
+            .collect();
+        while let Some(copied) = waiting.next().await {
+            copied?;
+        }
+        Ok(())
+    }
+
+    async fn copy_one(&self, copy: Copy, broker_failed: GaveUp) -> Result<(), GaveUp> {
+        let mut hold = Hold::new(self.hold_max);
+        loop {
+            let deadlines = PublishDeadlines::within(COPY_CONFIRM_MAX);
+            match self.publisher.publish(copy.outgoing.clone(), deadlines).await {
+                Ok(_) => break,
+                Err(error) => tracing::debug!(%error, "a copy is not confirmed yet"),
+            }
+            self.metrics.held_try();
+            let wait = hold.next_wait().ok_or(broker_failed)?;
+            tokio::time::sleep(wait).await;
+        }
+        match copy.fate {
+            Fate::PutOff(kind) => self.metrics.settled(kind, "later"),
+            Fate::Buried(death, message_id) => {
+                self.metrics.settled(death.kind, "dead");
+                self.metrics.buried(death.reason);
+                tracing::warn!(
+                    message.id = message_id,
+                    event.id = shown(death.event_id.as_deref()),
+                    reason = death.reason,
+                    stage = death.stage.code(),
+                    detail = death.detail,
+                    "event dead-lettered"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bury(envelope: &Envelope, death: Death, at_ms: i64) -> Copy {
+    let note = DeathNote {
+        reason: death.reason,
+        stage: death.stage.code(),
+        detail: &death.detail,
+        at_ms,
+    };
+    let outgoing = Outgoing::dead(envelope, note);
+    Copy {
+        outgoing,
+        fate: Fate::Buried(death, envelope.message_id.clone()),
+    }
+}
+
+fn bury_hopeless(news: News, envelope: &Envelope) -> Copy {
+    let detail = format!("the ledger failed on it {REFUSALS_MAX} times although it takes writes");
+    let death = Death::new("ledger_refused", Stage::Apply, detail).of(&news.event_type, news.event_id);
+    bury(envelope, death, now_ms())
+}
+
+/// A foreign id as a log line shows it: escaped, and cut where it is long.
+fn shown(id: Option<&str>) -> String {
+    const CHARS_MAX: usize = 128;
+    id.unwrap_or_default()
+        .chars()
+        .take(CHARS_MAX)
+        .flat_map(char::escape_default)
+        .collect()
+}

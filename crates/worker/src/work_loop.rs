@@ -1,0 +1,243 @@
+//! The work loop: one task owns the consumer, takes batches, has a few pieces at work at once, and acks in order.
+//!
+//! It decides nothing about an event; [`crate::settle`] does the work on a piece, polled from here, so that no
+//! delivery ever hops to another task or thread.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::stream::{FuturesOrdered, StreamExt as _};
+use porchlight_broker::{AckOutcome, Batch, Consumer};
+
+use crate::dispatch::Dispatch;
+use crate::ledger::Ledger;
+use crate::metrics::WorkerMetrics;
+use crate::piece::{Piece, cut};
+use crate::settings::WorkSettings;
+use crate::settle::{GaveUp, Settled, Settler};
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Owns the consumer and everything in hand.
+pub(crate) struct WorkLoop {
+    consumer: Consumer,
+    settler: Arc<Settler>,
+    ledger: Arc<Ledger>,
+    dispatch: Dispatch,
+    metrics: Arc<WorkerMetrics>,
+    settings: WorkSettings,
+    /// Cut and not begun.
+    waiting: VecDeque<Piece>,
+    /// Begun, in the order of arrival; results come out in that order.
+    at_work: FuturesOrdered<Boxed<Result<Settled, GaveUp>>>,
+    /// A suspicious piece is at work; nothing else may be.
+    alone: bool,
+    /// Counts pieces, to spread them over the ledger's connections.
+    turn: usize,
+    /// Deliveries waiting or at work.
+    events: usize,
+    /// Settled and not acked: incarnation and tag. A later one of the same incarnation covers an earlier one.
+    ackable: Option<(u64, u64)>,
+    /// At most one ack is on its way, so acks cannot overtake each other and pile up into fewer.
+    acking: Option<Boxed<AckOutcome>>,
+    /// Everything was given back; this ends when the ledger takes writes again.
+    away: Option<Boxed<()>>,
+    /// The consumer has yielded its last.
+    ended: bool,
+}
+
+/// What happens next. [`WorkLoop::select`] finds out, [`WorkLoop::apply`] acts.
+#[derive(Debug)]
+enum Step {
+    /// Deliveries came, or, after a stop, no more will.
+    Taken(Option<Batch>),
+    /// The oldest piece at work is settled, or was given up.
+    Worked(Result<Settled, GaveUp>),
+    /// An ack was written, or its channel is gone and the broker delivers again: nothing is left to do either way.
+    Acked,
+    /// The ledger takes writes again.
+    LedgerIsBack,
+}
+
+impl WorkLoop {
+    /// Begins away from the queue: nothing is taken before the ledger has answered once, so the consumer must have
+    /// been started paused.
+    pub(crate) fn new(
+        consumer: Consumer,
+        settler: Arc<Settler>,
+        dispatch: Dispatch,
+        settings: WorkSettings,
+    ) -> Self {
+        let (ledger, metrics) = (Arc::clone(&settler.ledger), Arc::clone(&settler.metrics));
+        let mut own = Self {
+            consumer,
+            settler,
+            ledger,
+            dispatch,
+            metrics,
+            settings,
+            waiting: VecDeque::new(),
+            at_work: FuturesOrdered::new(),
+            alone: false,
+            turn: 0,
+            events: 0,
+            ackable: None,
+            acking: None,
+            away: None,
+            ended: false,
+        };
+        own.stay_away();
+        own
+    }
+
+    /// Works until the consumer, told to stop, has yielded its last and everything is settled and acked.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives everything in hand back to the queue, as a crash would.
+    pub(crate) async fn run(&mut self) {
+        while !self.is_done() {
+            let step = self.select().await;
+            self.apply(step);
+        }
+    }
+
+    /// Closes the connection politely; what is unacked goes back to the queue.
+    pub(crate) async fn close(self) {
+        self.consumer.close().await;
+    }
+
+    /// Deliveries that are not settled.
+    pub(crate) fn events_in_hand(&self) -> usize {
+        self.events
+    }
+
+    fn is_done(&self) -> bool {
+        self.ended && self.events == 0 && self.acking.is_none()
+    }
+
+    /// # Cancel safety
+    /// Safe: each branch leaves what it did not return where it was.
+    async fn select(&mut self) -> Step {
+        let may_take = self.may_take();
+        tokio::select! {
+            // Acks first: they free the broker's prefetch window. Then results, which free a place at work.
+            biased;
+            _ = optional(self.acking.as_mut()) => Step::Acked,
+            Some(worked) = self.at_work.next() => Step::Worked(worked),
+            () = optional(self.away.as_mut()) => Step::LedgerIsBack,
+            batch = self.consumer.next_batch(self.settings.batch_size), if may_take => Step::Taken(batch),
+        }
+    }
+
+    /// While the ledger fails nothing new is taken: what is held is retried, and the rest is safe with the broker.
+    fn may_take(&self) -> bool {
+        // Away from the queue there is nothing to take, but the end must be noticed.
+        let free = self.waiting.is_empty() && !self.alone && self.at_work.len() < self.settings.batches_max;
+        !self.ended && free && (self.away.is_some() || self.ledger.takes_work())
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Taken(Some(batch)) => self.take(batch),
+            Step::Taken(None) => self.ended = true,
+            Step::Worked(Ok(settled)) => self.finish(settled),
+            Step::Worked(Err(GaveUp::Ledger)) => {
+                self.give_back("the ledger");
+                self.stay_away();
+            }
+            Step::Worked(Err(GaveUp::Broker { incarnation })) => {
+                self.give_back("the broker");
+                self.consumer.handle().abandon(incarnation);
+            }
+            Step::Acked => self.acking = None,
+            Step::LedgerIsBack => {
+                self.away = None;
+                self.consumer.handle().resume();
+            }
+        }
+        self.begin();
+        self.ack();
+        self.metrics.set_inflight_events(self.events);
+    }
+
+    fn take(&mut self, batch: Batch) {
+        let redelivered = batch
+            .deliveries
+            .iter()
+            .filter(|delivery| delivery.redelivered)
+            .count();
+        self.metrics.taken(batch.deliveries.len(), redelivered);
+        self.events += batch.deliveries.len();
+        self.waiting.append(&mut cut(batch));
+    }
+
+    /// Puts waiting pieces to work as far as there is room, each suspicious one alone.
+    fn begin(&mut self) {
+        while let Some(next) = self.waiting.front() {
+            let full = self.at_work.len() >= self.settings.batches_max;
+            if self.alone || full || (next.alone && !self.at_work.is_empty()) {
+                return;
+            }
+            let Some(piece) = self.waiting.pop_front() else {
+                return;
+            };
+            self.alone = piece.alone;
+            self.turn = self.turn.wrapping_add(1);
+            let (settler, turn) = (Arc::clone(&self.settler), self.turn);
+            self.at_work
+                .push_back(Box::pin(async move { settler.settle(turn, piece).await }));
+        }
+    }
+
+    /// The ledger has answered, so what it owes is durable: the commands may go out while the ack is written.
+    fn finish(&mut self, settled: Settled) {
+        self.alone = false;
+        self.events -= settled.events;
+        self.ackable = Some((settled.incarnation, settled.last_tag));
+        for command in settled.commands {
+            self.dispatch.offer(command);
+        }
+    }
+
+    fn ack(&mut self) {
+        if self.acking.is_none()
+            && let Some((incarnation, tag)) = self.ackable.take()
+        {
+            let handle = self.consumer.handle();
+            self.acking = Some(Box::pin(
+                async move { handle.ack_through(incarnation, tag).await },
+            ));
+        }
+    }
+
+    /// Forgets everything in hand. The broker delivers it again once its connection is closed.
+    fn give_back(&mut self, server: &'static str) {
+        tracing::warn!(
+            deliveries = self.events,
+            failed = server,
+            "deliveries given back after holding them in vain"
+        );
+        self.metrics.gave_back(self.events);
+        self.waiting.clear();
+        self.at_work = FuturesOrdered::new();
+        self.alone = false;
+        self.events = 0;
+        self.ackable = None;
+    }
+
+    /// Leaves the queue until the ledger takes writes again; the prefetch then begins small.
+    fn stay_away(&mut self) {
+        self.consumer.handle().pause();
+        let ledger = Arc::clone(&self.ledger);
+        self.away = Some(Box::pin(async move { ledger.until_back().await }));
+    }
+}
+
+async fn optional<T>(future: Option<&mut Boxed<T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

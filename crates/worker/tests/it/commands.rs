@@ -1,0 +1,251 @@
+//! Commands as a partner's service receives them: each owed one, under one identity.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use porchlight_broker::topology;
+use porchlight_device::News;
+use porchlight_device::command::command_id;
+use porchlight_event::RingEvent;
+use porchlight_store::{Store, StoreConfig};
+use porchlight_testbed::wait_for;
+use serde_json::json;
+
+use crate::harness::{Bench, PATIENCE, Received, Running, body, body_with, now_ms};
+
+fn identities(received: &[Received]) -> BTreeSet<String> {
+    received
+        .iter()
+        .map(|command| command.message_id.clone())
+        .collect()
+}
+
+/// Waits until no command is owed.
+async fn nothing_owed(bench: &Bench) {
+    let store = Store::connect(&StoreConfig::new(bench.redis.url())).unwrap();
+    let settled = wait_for("an empty outbox", PATIENCE, async || {
+        match store.backlog().await {
+            Ok(backlog) if backlog.commands == 0 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    settled.await.unwrap();
+}
+
+#[tokio::test]
+async fn offline_pauses_and_online_resumes_once_however_often_they_come() {
+    let bench = Bench::start().await;
+    let worker = bench.worker().await;
+    assert_eq!(worker.register("d", "o").await.status, 201);
+    let at = now_ms() - 60_000;
+    for _ in 0..3 {
+        bench.publish_all([body("device_offline", "d", at)]).await;
+    }
+    bench.drained().await;
+    for n in 0..3 {
+        bench
+            .publish_all([body_with("device_online", "d", at + 1, &format!("again-{n}"))])
+            .await;
+        bench.publish_all([body("device_offline", "d", at - 1)]).await;
+    }
+    bench.drained().await;
+    let received = bench.commands(|all| identities(all).len() == 2).await;
+    assert_eq!(received.len(), 2, "{received:?}");
+    let [pause, resume] = &received[..] else {
+        panic!("two commands")
+    };
+    assert_eq!(
+        (pause.body["action"].as_str(), resume.body["action"].as_str()),
+        (Some("pause"), Some("resume"))
+    );
+    for command in [pause, resume] {
+        let action = porchlight_device::Action::from_code(command.body["action"].as_str().unwrap()).unwrap();
+        assert_eq!(command.message_id, command_id("d", "o", 1, action));
+        assert_eq!(command.body["id"].as_str(), Some(command.message_id.as_str()));
+        assert_eq!(
+            command.body["operation"],
+            json!({"id": "o", "kind": "snapshot", "params": {"a": 1}})
+        );
+        assert_eq!(
+            (&command.body["device_id"], &command.body["generation"]),
+            (&json!("d"), &json!(1))
+        );
+    }
+    assert_eq!(resume.body["cause"]["type"], "device_online");
+    nothing_owed(&bench).await;
+    assert_eq!(worker.device("d").await["operations"][0]["state"], "running");
+    assert_eq!(bench.queue(topology::COMMANDS).await.unwrap().ready, 0);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operation_registered_on_an_offline_device_is_paused_at_once() {
+    let bench = Bench::start().await;
+    let worker = bench.worker().await;
+    bench
+        .publish_all([body("device_offline", "d", now_ms() - 1000)])
+        .await;
+    bench.drained().await;
+    assert_eq!(worker.register("d", "o").await.json().unwrap()["state"], "paused");
+    let received = bench.commands(|all| !all.is_empty()).await;
+    assert_eq!(received[0].body["action"], "pause");
+    assert_eq!(received[0].body["cause"]["type"], "registration");
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_sweeper_sends_what_the_fast_path_lost() {
+    let bench = Bench::start().await;
+    let worker = bench.worker().await;
+    for n in 0..20 {
+        worker.register(&format!("d{n}"), "o").await;
+    }
+    // A worker that dies right after the ledger has answered: its commands are owed, and nobody sends them.
+    let store = Store::connect(&StoreConfig::new(bench.redis.url())).unwrap();
+    let at = now_ms() - 1000;
+    let events: Vec<News> = (0..20)
+        .map(|n| RingEvent::parse(&body("device_offline", &format!("d{n}"), at)).unwrap())
+        .map(|event| News::new(&event, at).unwrap())
+        .collect();
+    let decisions = store.apply_batch(0, &events, now_ms()).await;
+    assert!(
+        decisions
+            .iter()
+            .all(|decision| decision.as_ref().unwrap().commands.len() == 1)
+    );
+    let received = bench.commands(|all| identities(all).len() == 20).await;
+    assert!(received.iter().all(|command| command.body["action"] == "pause"));
+    nothing_owed(&bench).await;
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_account_cancels_the_operations_of_all_its_devices() {
+    let bench = Bench::start().await;
+    let worker = bench.worker().await;
+    let at = now_ms() - 60_000;
+    bench
+        .publish_all((0..150).map(|n| body("device_online", &format!("d{n}"), at)))
+        .await;
+    bench.drained().await;
+    for n in 0..150 {
+        assert_eq!(worker.register(&format!("d{n}"), "o").await.status, 201);
+    }
+    bench
+        .publish_all([body("app_integration_removed", "unused", at + 10)])
+        .await;
+    let received = bench.commands(|all| identities(all).len() == 150).await;
+    assert!(received.iter().all(|command| command.body["action"] == "cancel"));
+    nothing_owed(&bench).await;
+    let device = worker.device("d7").await;
+    assert_eq!(
+        (&device["status"], &device["operations"][0]["state"]),
+        (&json!("removed"), &json!("cancelled"))
+    );
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_resume_waits_until_the_device_has_settled() {
+    let bench = Bench::start().await;
+    let mut config = bench.config();
+    config.work.settle = Duration::from_secs(3600);
+    let worker = Running::start(config);
+    worker.ready().await;
+    worker.register("d", "o").await;
+    let at = now_ms() - 60_000;
+    bench
+        .publish_all([
+            body("device_offline", "d", at),
+            body("device_online", "d", at + 1),
+        ])
+        .await;
+    bench.drained().await;
+    let resuming = wait_for("the pause to be replaced or sent", PATIENCE, async || {
+        let state = worker.device("d").await["operations"][0]["state"].to_string();
+        if state == "\"resuming\"" {
+            Ok(())
+        } else {
+            Err(state)
+        }
+    });
+    resuming.await.unwrap();
+    // A full look of the sweeper later there is still no resume.
+    let swept = worker.sum("porchlight_worker_owed_oldest_seconds").await;
+    worker
+        .wait_sum("porchlight_worker_owed_oldest_seconds", swept + 1.0)
+        .await;
+    assert_eq!(
+        worker
+            .sum("porchlight_worker_commands_total{action=\"resume\"")
+            .await,
+        0.0
+    );
+    worker.stop().await.unwrap();
+}
+
+/// Events of many devices, each sent three times in random order, over two workers: the final status of each device
+/// is that of its newest event, and each owed command came under one identity.
+#[tokio::test]
+async fn two_workers_at_once_agree() {
+    let bench = Bench::start().await;
+    let workers = [bench.worker().await, bench.worker().await];
+    let (devices, flaps) = (60, 6);
+    for n in 0..devices {
+        workers[n % 2].register(&format!("d{n}"), "o").await;
+    }
+    let at = now_ms() - 600_000;
+    let kind = |flap: i64| {
+        if flap % 2 == 0 {
+            "device_offline"
+        } else {
+            "device_online"
+        }
+    };
+    // The last flap of the even devices is left out, so that they end offline.
+    let last = |device: usize| if device % 2 == 0 { flaps - 1 } else { flaps };
+    let mut bodies: Vec<_> = (0..devices)
+        .flat_map(|n| (0..last(n)).map(move |flap| body(kind(flap), &format!("d{n}"), at + flap)))
+        .flat_map(|body| [body.clone(), body.clone(), body])
+        .collect();
+    fastrand::shuffle(&mut bodies);
+    bench.publish_all(bodies).await;
+    bench.drained().await;
+    nothing_owed(&bench).await;
+    let mut pauses: BTreeMap<String, u64> = BTreeMap::new();
+    let queued = bench.queue(topology::COMMANDS).await.unwrap().ready;
+    let received = bench.commands(|all| all.len() as u64 == queued).await;
+    for command in &received {
+        let [device, generation] = ["device_id", "generation"].map(|field| command.body[field].clone());
+        let action = porchlight_device::Action::from_code(command.body["action"].as_str().unwrap()).unwrap();
+        let id = command_id(
+            device.as_str().unwrap(),
+            "o",
+            generation.as_u64().unwrap(),
+            action,
+        );
+        assert_eq!(command.message_id, id);
+        let newest = pauses.entry(device.as_str().unwrap().to_owned()).or_default();
+        *newest = (*newest).max(generation.as_u64().unwrap());
+    }
+    for n in 0..devices {
+        let (shown, offline) = (workers[0].device(&format!("d{n}")).await, n % 2 == 0);
+        assert_eq!(
+            shown["status"],
+            if offline { "offline" } else { "online" },
+            "d{n}"
+        );
+        let operation = &shown["operations"][0];
+        assert_eq!(
+            operation["state"],
+            if offline { "paused" } else { "running" },
+            "d{n}"
+        );
+        if let Some(newest) = pauses.get(&format!("d{n}")) {
+            assert_eq!(operation["generation"].as_u64(), Some(*newest), "d{n}");
+        }
+    }
+    for worker in workers {
+        worker.stop().await.unwrap();
+    }
+}

@@ -1,0 +1,12 @@
+//! The worker against a real broker and a real ledger, both private to the test.
+//!
+//! Bigger ones, with the ingress in front and many processes, are in the top package of tests.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod api;
+mod commands;
+mod harness;
+mod outage;
+mod outcomes;
+mod stop;
