@@ -124,6 +124,7 @@ fn put_in_force(
     sender: &watch::Sender<Option<Arc<ActiveKeys>>>,
     metrics: &IngressMetrics,
 ) {
+    metrics.count_file_load("signing_keys", loaded.is_ok());
     match loaded {
         Ok(keys) => {
             let matched = keys.names().map(|name| metrics.matched(name)).collect();

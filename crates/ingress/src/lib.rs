@@ -63,7 +63,9 @@ pub async fn run(
     let keys = settings
         .keys
         .watch(Arc::clone(&counted), hangups.clone(), ended.clone());
-    let tls = settings.tls.map(|files| files.watch(hangups, ended.clone()));
+    let tls = settings
+        .tls
+        .map(|files| files.watch(Arc::clone(&counted), hangups, ended.clone()));
     let receiver = Arc::new(Receiver::new(
         settings.receive,
         keys.clone(),

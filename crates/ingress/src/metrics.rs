@@ -33,7 +33,8 @@ pub(crate) struct IngressMetrics {
     pub(crate) confirm_seconds: Histogram,
     pub(crate) body_bytes: Counter,
     pub(crate) connections: Gauge,
-    pub(crate) connections_failed: Family<FailureLabels, Counter>,
+    connections_failed: Family<FailureLabels, Counter>,
+    file_loads: Family<LoadLabels, Counter>,
 }
 
 /// Read from their owners at each scrape.
@@ -56,8 +57,14 @@ struct KeyLabels {
 
 /// Why a connection ended before its time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct FailureLabels {
-    pub(crate) cause: &'static str,
+struct FailureLabels {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LoadLabels {
+    file: &'static str,
+    outcome: &'static str,
 }
 
 impl IngressMetrics {
@@ -75,6 +82,7 @@ impl IngressMetrics {
             body_bytes: Counter::default(),
             connections: Gauge::default(),
             connections_failed: Family::default(),
+            file_loads: Family::default(),
         };
         registry.register(
             "requests",
@@ -94,6 +102,8 @@ impl IngressMetrics {
         registry.register("connections", "Open connections", metrics.connections.clone());
         let help = "Connections that ended before their time, by cause";
         registry.register("connections_failed", help, metrics.connections_failed.clone());
+        let help = "Contents of files that were put in force or refused";
+        registry.register("file_loads", help, metrics.file_loads.clone());
         metrics
     }
 
@@ -111,6 +121,12 @@ impl IngressMetrics {
         self.connections_failed
             .get_or_create(&FailureLabels { cause })
             .inc();
+    }
+
+    /// Counts a file's content that was put in force, or refused because it is not usable.
+    pub(crate) fn count_file_load(&self, file: &'static str, usable: bool) {
+        let outcome = if usable { "in_force" } else { "refused" };
+        self.file_loads.get_or_create(&LoadLabels { file, outcome }).inc();
     }
 
     /// The counter of matches of the key with this name.

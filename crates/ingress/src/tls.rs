@@ -15,6 +15,7 @@ use tokio_rustls::rustls::{self, ServerConfig, version};
 use tokio_util::sync::CancellationToken;
 
 use crate::follow::{self, Reading};
+use crate::metrics::IngressMetrics;
 
 const CERT_FILE: &str = "PORCHLIGHT_TLS_CERT_FILE";
 const KEY_FILE: &str = "PORCHLIGHT_TLS_KEY_FILE";
@@ -86,15 +87,25 @@ impl TlsFiles {
     }
 
     /// What is in force from now on, kept up to date until `ended`.
-    pub(crate) fn watch(self, hangups: Hangups, ended: CancellationToken) -> TlsInForce {
+    pub(crate) fn watch(
+        self,
+        metrics: Arc<IngressMetrics>,
+        hangups: Hangups,
+        ended: CancellationToken,
+    ) -> TlsInForce {
         let (sender, in_force) = watch::channel(self.first);
-        let apply = move |readings: &[Reading]| match load(readings) {
-            Ok(config) => {
-                tracing::info!("certificate read again and in force");
-                sender.send_replace(config);
-            }
-            Err(error) => {
-                tracing::error!(%error, setting = error.setting(), "certificate is not usable; the one in force stays");
+        let apply = move |readings: &[Reading]| {
+            let loaded = load(readings);
+            metrics.count_file_load("certificate", loaded.is_ok());
+            match loaded {
+                Ok(config) => {
+                    tracing::info!("certificate read again and in force");
+                    sender.send_replace(config);
+                }
+                Err(error) => {
+                    let setting = error.setting();
+                    tracing::error!(%error, setting, "certificate is not usable; the one in force stays");
+                }
             }
         };
         let following = follow::follow(self.paths.to_vec(), self.readings.to_vec(), hangups, apply);
