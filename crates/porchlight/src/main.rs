@@ -1,2 +1,96 @@
-//! The operator's tool.
-fn main() {}
+//! The operator's tool: one command, one answer, one exit code.
+//!
+//! It composes; what a command does stands in the module of its name.
+
+mod cli;
+mod client;
+mod clock;
+mod confirm;
+mod dead;
+mod devices;
+mod failure;
+mod health;
+mod keys;
+mod ledger;
+mod operations;
+mod output;
+mod servers;
+mod simulate;
+mod status;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::CommandFactory as _;
+use porchlight_service::settings::{Checker, parse_args};
+use porchlight_service::{stop, telemetry};
+use tokio_util::sync::CancellationToken;
+
+use cli::{Cli, Command};
+use failure::Failure;
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli: Cli = match parse_args() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Failure::failed("the runtime cannot be started")
+                .because(&error)
+                .report();
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    set_up_log(&cli.log)?;
+    let output = Output::new(cli.json);
+    let stop = stop::on_signals()
+        .map_err(|error| Failure::failed("no signal can be listened for").because(&error))?;
+    match cli.command {
+        // These two have something to finish after a signal.
+        Command::Simulate(args) => simulate::run(*args, output, stop).await,
+        Command::Dead(args) => dead::run(*args, output, stop).await,
+        Command::Status(args) => until(&stop, status::run(args, output)).await,
+        Command::Devices(args) => until(&stop, devices::run(args, output)).await,
+        Command::Operations(args) => until(&stop, operations::run(args, output)).await,
+        Command::Health(args) => until(&stop, health::run(args, output)).await,
+    }
+}
+
+/// Ends a command that has nothing to finish as soon as a signal comes.
+async fn until(
+    stop: &CancellationToken,
+    command: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    stop.run_until_cancelled(command)
+        .await
+        .unwrap_or_else(|| Err(Failure::failed("stopped by a signal")))
+}
+
+fn set_up_log(filter: &str) -> Result<(), Failure> {
+    let mut checker = Checker::new(&Cli::command());
+    let log = telemetry::LogSettings::read(&mut checker, filter, "text");
+    checker.finish().map_err(|_| {
+        Failure::usage("PORCHLIGHT_TOOL_LOG (--log) is no filter")
+            .advise("--log warn, or --log porchlight_broker=debug")
+    })?;
+    telemetry::init(log).map_err(|error| Failure::failed("no log").because(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,52 @@
+//! The command line: which commands there are and what all of them share.
+//!
+//! Each command's own flags stand beside its code.
+
+use clap::{Parser, Subcommand};
+
+use crate::dead::DeadArgs;
+use crate::devices::DevicesArgs;
+use crate::failure::EXIT_CODES;
+use crate::health::HealthArgs;
+use crate::operations::OperationsArgs;
+use crate::simulate::SimulateArgs;
+use crate::status::StatusArgs;
+
+/// Porchlight's tool for operators: send signed test traffic, look at queues, devices and operations, replay dead
+/// letters.
+///
+/// Flags can also be given as the variables shown with them; a flag overrules its variable. Nothing is changed or
+/// replayed without --yes. Answers go to standard output, everything else to standard error.
+#[derive(Parser)]
+#[command(name = "porchlight", version, max_term_width = 100, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print JSON for a program instead of text for a person
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) json: bool,
+    /// What to log on standard error: a level (off, error, warn, info, debug), or target=level, comma-separated
+    #[arg(
+        long = "log",
+        global = true,
+        value_name = "FILTER",
+        env = "PORCHLIGHT_TOOL_LOG",
+        default_value = "error",
+        help_heading = "Everywhere"
+    )]
+    pub(crate) log: String,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    #[command(after_help = EXIT_CODES)]
+    Status(StatusArgs),
+    #[command(after_help = EXIT_CODES)]
+    Simulate(Box<SimulateArgs>),
+    Devices(DevicesArgs),
+    Operations(OperationsArgs),
+    Dead(Box<DeadArgs>),
+    #[command(after_help = EXIT_CODES)]
+    Health(HealthArgs),
+}

@@ -1,0 +1,191 @@
+//! What a command prints: plain text for a person, JSON for a program, a progress bar where someone looks.
+//!
+//! Ids and details come from strangers: whatever goes to a terminal passes through [`plain`] first.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+/// How often a bar is drawn again although nothing moved.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Where answers go. A reader that has gone away (`| head`) is no error.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    json: bool,
+}
+
+/// Rows of text under a head, each column as wide as its widest cell.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Output {
+    /// Plain text, or JSON.
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether a program reads.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Prints one line of plain text.
+    pub(crate) fn line(self, text: impl std::fmt::Display) {
+        put(&format!("{text}\n"));
+    }
+
+    /// Prints one JSON document over several lines.
+    pub(crate) fn document(self, value: &impl Serialize) {
+        match serde_json::to_string_pretty(value) {
+            Ok(text) => self.line(text),
+            Err(error) => self.line(format_args!("null // {error}")),
+        }
+    }
+
+    /// Prints one JSON document on one line.
+    pub(crate) fn json_line(self, value: &impl Serialize) {
+        match serde_json::to_string(value) {
+            Ok(text) => self.line(text),
+            Err(error) => self.line(format_args!("null // {error}")),
+        }
+    }
+}
+
+fn put(text: &str) {
+    // Nobody is left to tell when standard output is closed.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+impl Table {
+    /// A table with a head.
+    pub(crate) fn new<const N: usize>(head: [&str; N]) -> Self {
+        Self {
+            rows: vec![head.map(str::to_owned).to_vec()],
+        }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row<const N: usize>(&mut self, cells: &[String; N]) {
+        self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
+    }
+
+    /// The rows as lines, columns two spaces apart; no line ends with spaces.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+        };
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| width(column).unwrap_or_default())
+            .collect();
+        let line = |row: &Vec<String>| {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                let _ = write!(line, "{cell:<width$}  ");
+            }
+            line.trim_end().to_owned()
+        };
+        self.rows.iter().map(line).collect()
+    }
+
+    /// Prints it.
+    pub(crate) fn print(&self, output: Output) {
+        for line in self.lines() {
+            output.line(line);
+        }
+    }
+}
+
+/// Text without control characters and direction marks, so that an id cannot steer a terminal.
+pub(crate) fn plain(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(steers) {
+        return text.to_owned();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if steers(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// An epoch time in milliseconds as a date, or `-`.
+pub(crate) fn date(ms: Option<i64>) -> String {
+    ms.map_or_else(|| "-".to_owned(), porchlight_device::command::iso_milliseconds)
+}
+
+/// A span of time for a person: `850ms`, `12s`, `3m 20s`, `5h 10m`, `2d 3h`.
+pub(crate) fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+/// A progress bar on standard error when that is a terminal, else nothing.
+pub(crate) fn bar(total: u64, unit: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let form = format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{elapsed}}, {{eta}} to go");
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template(&form) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_cannot_steer_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\n\u{202e}ä"), "a\\u{1b}[2Jb\\u{a}\\u{202e}ä");
+        assert_eq!(plain("ava1.ring.device.X"), "ava1.ring.device.X");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(["QUEUE", "READY"]);
+        table.row(&["porchlight.events".to_owned(), "3".to_owned()]);
+        assert_eq!(
+            table.lines(),
+            ["QUEUE              READY", "porchlight.events  3"]
+        );
+    }
+
+    #[test]
+    fn spans_read_well() {
+        let shown = |seconds| span(Duration::from_secs(seconds));
+        assert_eq!(span(Duration::from_millis(85)), "85ms");
+        assert_eq!(
+            [shown(59), shown(200), shown(18_600)],
+            ["59s", "3m 20s", "5h 10m"]
+        );
+        assert_eq!(shown(2 * 86_400 + 3 * 3_600), "2d 3h");
+    }
+}

@@ -1,0 +1,11 @@
+//! The tool as its user meets it: run as a program, judged by exit code and output.
+//!
+//! Servers are private to the test process. How the parts decide is tested beside them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod dead;
+mod help;
+mod ledger;
+mod simulate;
+mod status;
+mod tool;
