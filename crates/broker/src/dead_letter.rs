@@ -2,12 +2,16 @@
 //!
 //! Nothing is published or removed here; see [`crate::replay`].
 
-use std::ops::ControlFlow;
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
 use lapin::{
     BasicProperties, Channel,
-    options::BasicGetOptions,
+    options::{BasicAckOptions, BasicGetOptions, BasicNackOptions},
     types::{AMQPValue, FieldTable},
 };
 use porchlight_event::{Envelope, envelope::header};
@@ -138,6 +142,9 @@ pub async fn list(
 pub(crate) struct Desk {
     link: Link,
     channel: Channel,
+    /// Tags not settled yet. Returned in this order at the end: left to the broker, the end of a channel returns
+    /// letters sorted by the text of an internal number, 1 before 10 before 2.
+    held: Mutex<BTreeSet<u64>>,
     /// Letters in the queue when the desk was opened. What dies later lies behind these.
     pub(crate) ready: usize,
 }
@@ -153,34 +160,57 @@ impl Desk {
         Ok(Self {
             link,
             channel,
+            held: Mutex::default(),
             ready: counts.ready as usize,
         })
     }
 
-    /// The next letter and its tag; `None` when the queue is empty.
+    /// The next letter and its tag; `None` when the queue is empty. One letter at a time crosses the network, so a
+    /// queue of large letters cannot fill our memory, as a consumer's prefetch could.
     pub(crate) async fn next(&self) -> Result<Option<(u64, DeadLetter)>, DeadLetterError> {
         let got = self
             .channel
             .basic_get(topology::DEAD.into(), BasicGetOptions { no_ack: false });
-        let got = within(REQUEST_MAX, got).await?;
-        Ok(got.map(|message| {
-            let delivery = message.delivery;
-            let letter = DeadLetter::from_parts(
-                &delivery.routing_key.to_string(),
-                delivery.properties,
-                delivery.data,
-            );
-            (delivery.delivery_tag, letter)
-        }))
+        let Some(message) = within(REQUEST_MAX, got).await? else {
+            return Ok(None);
+        };
+        let delivery = message.delivery;
+        self.held().insert(delivery.delivery_tag);
+        let letter =
+            DeadLetter::from_parts(delivery.routing_key.as_str(), delivery.properties, delivery.data);
+        Ok(Some((delivery.delivery_tag, letter)))
     }
 
-    pub(crate) fn channel(&self) -> &Channel {
-        &self.channel
+    /// Removes one letter from the queue for good.
+    pub(crate) async fn remove(&self, tag: u64) -> Result<(), DeadLetterError> {
+        let acked = self.channel.basic_ack(tag, BasicAckOptions { multiple: false });
+        within(REQUEST_MAX, acked).await?;
+        self.held().remove(&tag);
+        Ok(())
     }
 
-    /// Returns what is held and waits for the broker to have seen it.
+    fn held(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what is held, oldest first, and waits for the broker to have seen it.
     pub(crate) async fn close(self) {
+        let held = std::mem::take(&mut *self.held());
+        for tag in held {
+            let returned = self.channel.basic_nack(
+                tag,
+                BasicNackOptions {
+                    multiple: false,
+                    requeue: true,
+                },
+            );
+            if within(REQUEST_MAX, returned).await.is_err() {
+                // The rest goes back with the channel, in whatever order.
+                break;
+            }
+        }
         let closed = self.channel.close(200, "letters returned".into());
+        // Without an answer the cut that follows returns them, too.
         let _ = tokio::time::timeout(CLOSE_STEP_MAX, closed).await;
         self.link.close().await;
     }

@@ -6,12 +6,11 @@
 use std::{pin::pin, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
-use lapin::{BasicProperties, options::BasicAckOptions};
+use lapin::BasicProperties;
 use porchlight_event::envelope::header;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
-    connection::{REQUEST_MAX, within},
     dead_letter::{DEAD_ORIGIN, DeadLetter, DeadLetterError, Desk, HELD_MAX, Origin},
     publisher::{PublishDeadlines, PublishError, Publisher},
     topology,
@@ -223,8 +222,7 @@ async fn settle_one(
 ) -> Result<(), DeadLetterError> {
     match settled.fate {
         Fate::Replayed => {
-            let acked = desk.channel().basic_ack(tag, BasicAckOptions { multiple: false });
-            within(REQUEST_MAX, acked).await?;
+            desk.remove(tag).await?;
             summary.replayed += 1;
         }
         Fate::Kept(error) => summary.stopped_by = summary.stopped_by.or(Some(error.into())),

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use porchlight_broker::{AckOutcome, BrokerState, Consumer, ConsumerConfig, Publisher};
-use porchlight_testbed::{RabbitMq, wait_for};
+use porchlight_broker::{AckOutcome, BrokerState, Consumer, ConsumerConfig, Publisher, topology::DEAD};
+use porchlight_testbed::wait_for;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    EVENTS, PATIENCE, consumer_config, cruel_node, event, fresh, gather, publish, publisher, reach, settle_at,
+    EVENTS, PATIENCE, consumer_config, cruel_node, event, exhaust, fresh, gather, plain, publish, publisher,
+    reach, settle_at,
 };
 
 async fn fill(publisher: &Publisher, count: usize) {
@@ -141,10 +142,12 @@ async fn a_deleted_queue_ends_the_stream_and_is_declared_and_consumed_anew() {
     gather(&mut consumer, 1).await;
     node.delete_queue(&vhost, EVENTS).await.unwrap();
     let refill = async {
-        wait_for("a routed publish", PATIENCE, async || {
-            node.queue(&vhost, EVENTS)
-                .await
-                .map_err(|error| error.to_string())
+        // Consumed means declared and bound; until then an event goes to the unrouted ones.
+        wait_for("the new queue to be consumed", PATIENCE, async || {
+            match node.queue(&vhost, EVENTS).await {
+                Ok(queue) if queue.consumers == 1 => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })
         .await
         .unwrap();
@@ -221,17 +224,11 @@ async fn a_dropped_consumer_gives_everything_back() {
 }
 
 #[tokio::test]
-async fn the_delivery_limit_sends_a_delivery_to_the_dead_letters() {
-    let (node, vhost, url): (&RabbitMq, String, String) = fresh().await;
+async fn the_twenty_first_return_sends_a_delivery_to_the_dead_letters() {
+    let (node, vhost, url) = fresh().await;
     fill(&publisher(&url).await, 1).await;
-    let (mut consumer, _stop) = start(consumer_config(&url));
-    let mut seen = 0;
-    while seen <= 20 {
-        let batch = consumer.next_batch(8).await.unwrap();
-        assert_eq!(batch.deliveries[0].delivery_count, seen);
-        seen += 1;
-        consumer.handle().abandon(batch.incarnation);
-    }
-    settle_at(node, &vhost, porchlight_broker::topology::DEAD, 1, 0).await;
+    let (_connection, channel) = plain(&url).await;
+    assert_eq!(exhaust(&channel, EVENTS).await, 21);
+    settle_at(node, &vhost, DEAD, 1, 0).await;
     settle_at(node, &vhost, EVENTS, 0, 0).await;
 }

@@ -3,18 +3,17 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use bytes::Bytes;
+use porchlight_broker::DeathNote;
 use porchlight_broker::{
-    BrokerUrls, ConsumerConfig, DeadLetter, DeadLetterError, Origin, Outgoing, PublishError, Publisher,
-    ReplayOptions, ReplaySummary, StopReason,
+    BrokerUrls, DeadLetter, DeadLetterError, Origin, Outgoing, PublishError, Publisher, ReplayOptions,
+    ReplaySummary, StopReason,
     dead_letter::{Listed, list},
     replay::{Settled, replay},
     topology::{COMMANDS, DEAD, UNROUTED},
 };
-use porchlight_broker::{Consumer, DeathNote};
 use porchlight_event::{Envelope, envelope::header};
-use tokio_util::sync::CancellationToken;
 
-use crate::support::{EVENTS, consumer_config, event, fresh, plain, publish, publisher, settle_at, take};
+use crate::support::{EVENTS, event, exhaust, fresh, plain, publish, publisher, settle_at, take};
 
 const NOTE: DeathNote<'_> = DeathNote {
     reason: "not_json",
@@ -55,20 +54,6 @@ async fn replay_where(
     replay(&urls, "test-replay", publisher, options, || 42, wanted, |_, _| {})
         .await
         .unwrap()
-}
-
-/// Consumes and gives back until the queue's limit has sent its only delivery to the dead letters.
-async fn kill_by_limit(url: &str, queue: &str) {
-    let config = ConsumerConfig {
-        queue: queue.to_owned(),
-        ..consumer_config(url)
-    };
-    let mut consumer = Consumer::start(config, CancellationToken::new());
-    for _ in 0..=20 {
-        let batch = consumer.next_batch(8).await.unwrap();
-        consumer.handle().abandon(batch.incarnation);
-    }
-    consumer.close().await;
 }
 
 #[tokio::test]
@@ -118,7 +103,8 @@ async fn an_event_dead_by_its_delivery_limit_is_replayed_without_its_record_of_d
     let (node, vhost, url) = fresh().await;
     let publisher = publisher(&url).await;
     publish(&publisher, event("victim")).await.unwrap();
-    kill_by_limit(&url, EVENTS).await;
+    let (_connection, channel) = plain(&url).await;
+    exhaust(&channel, EVENTS).await;
     settle_at(node, &vhost, DEAD, 1, 0).await;
     let (_, letters) = letters(&url, 10).await;
     let letter = &letters[0];
@@ -135,7 +121,6 @@ async fn an_event_dead_by_its_delivery_limit_is_replayed_without_its_record_of_d
     let summary = replay_where(&url, &publisher, &ReplayOptions::default(), |_| true).await;
     assert_eq!((summary.seen, summary.replayed), (1, 1));
     settle_at(node, &vhost, DEAD, 0, 0).await;
-    let (_connection, channel) = plain(&url).await;
     let back = take(&channel, EVENTS).await;
     assert_eq!(back.data, b"victim");
     assert_eq!(
@@ -201,7 +186,8 @@ async fn commands_go_back_to_the_commands_exchange_under_their_key() {
     )
     .await
     .unwrap();
-    kill_by_limit(&url, COMMANDS).await;
+    let (_connection, channel) = plain(&url).await;
+    exhaust(&channel, COMMANDS).await;
     publish(
         &publisher,
         Outgoing::dead_command("by-hand", "resume", "clip", json, NOTE),
@@ -212,7 +198,6 @@ async fn commands_go_back_to_the_commands_exchange_under_their_key() {
     let is_command = |letter: &DeadLetter| letter.origin == Origin::Command;
     let summary = replay_where(&url, &publisher, &ReplayOptions::default(), is_command).await;
     assert_eq!(summary.replayed, 2);
-    let (_connection, channel) = plain(&url).await;
     let mut keys = Vec::new();
     for _ in 0..2 {
         let command = take(&channel, COMMANDS).await;

@@ -1,6 +1,6 @@
 //! What each outcome at the broker is to a caller of the publisher, on a healthy connection.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
 use porchlight_broker::{
@@ -271,22 +271,19 @@ async fn closing_takes_nothing_more_but_waits_for_what_is_in_flight() {
         async move { publish(&publisher, event("x")).await }
     });
     let received = peer.next().await;
-    let closing = tokio::spawn({
-        let publisher = publisher.clone();
-        async move { publisher.close(PATIENCE).await }
-    });
-    wait_for("the close to begin", PATIENCE, async || {
-        match publish(&publisher, event("y")).await {
-            Err(PublishError::Stopping) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await
-    .unwrap();
-    assert!(!closing.is_finished());
+    let mut closing = pin!(publisher.close(PATIENCE));
+    tokio::select! {
+        biased;
+        () = &mut closing => panic!("closed with a confirm outstanding"),
+        () = std::future::ready(()) => {}
+    }
+    assert_eq!(
+        publish(&publisher, event("y")).await.unwrap_err(),
+        PublishError::Stopping
+    );
     peer.answer(&[ack(received.channel, received.tag, false)]).await;
     in_flight.await.unwrap().unwrap();
-    closing.await.unwrap();
+    closing.await;
     assert_eq!(*publisher.state().borrow(), BrokerState::Stopped);
 }
 

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lapin::{Channel, Connection, ConnectionProperties, message::Delivery, options::BasicGetOptions};
+use lapin::{
+    Channel, Connection, ConnectionProperties,
+    message::Delivery,
+    options::{BasicGetOptions, BasicRejectOptions},
+};
 use porchlight_broker::{
     BrokerState, BrokerUrls, Confirmed, Consumer, ConsumerConfig, Outgoing, PublishDeadlines, PublishError,
     Publisher, PublisherConfig, topology,
@@ -87,6 +91,33 @@ pub(crate) async fn take(channel: &Channel, queue: &str) -> Delivery {
             .unwrap();
         got.map(|message| message.delivery)
             .ok_or_else(|| "nothing".to_owned())
+    })
+    .await
+    .unwrap()
+}
+
+/// Gives the only message of a queue back, as a failing consumer would, until the queue's limit dead-letters it.
+/// Returns how often it was delivered.
+pub(crate) async fn exhaust(channel: &Channel, queue: &str) -> u64 {
+    let mut seen = 0;
+    wait_for(&format!("{queue} to give its message up"), PATIENCE, async || {
+        while let Some(message) = channel
+            .basic_get(queue.into(), BasicGetOptions { no_ack: false })
+            .await
+            .unwrap()
+        {
+            seen += 1;
+            let options = BasicRejectOptions { requeue: true };
+            channel
+                .basic_reject(message.delivery.delivery_tag, options)
+                .await
+                .unwrap();
+        }
+        if seen > 20 {
+            Ok(seen)
+        } else {
+            Err(format!("{seen} deliveries"))
+        }
     })
     .await
     .unwrap()
