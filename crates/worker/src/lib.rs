@@ -267,6 +267,7 @@ fn consumer_config(config: &WorkerConfig) -> ConsumerConfig {
     ConsumerConfig {
         topology: config.topology.clone(),
         prefetch_full: config.work.prefetch,
+        healthy_after: config.work.prefetch_ramp,
         // The work loop resumes it when the ledger has answered.
         begin_paused: true,
         ..ConsumerConfig::new(config.amqp.clone(), CONSUMER_ROLE)

@@ -104,6 +104,16 @@ pub struct Args {
         default_value = "512"
     )]
     prefetch: String,
+    /// How long a connection must have been good before the full prefetch; a crash charges each event in hand with a
+    /// delivery, so until then only 8 are [0s to 10m]
+    #[arg(
+        long,
+        env = "PORCHLIGHT_PREFETCH_RAMP",
+        hide_env_values = true,
+        value_name = "TIME",
+        default_value = "30s"
+    )]
+    prefetch_ramp: String,
     /// Events applied in one round trip to the ledger [1 to 512]
     #[arg(
         long,
@@ -205,6 +215,8 @@ pub struct WorkSettings {
     pub settle: Duration,
     /// Events taken from the broker in advance.
     pub prefetch: u16,
+    /// How long a connection must have been good before the full prefetch.
+    pub prefetch_ramp: Duration,
     /// Events applied in one round trip.
     pub batch_size: usize,
     /// Round trips at once.
@@ -224,6 +236,7 @@ impl Default for WorkSettings {
         Self {
             settle: Duration::ZERO,
             prefetch: 512,
+            prefetch_ramp: Duration::from_secs(30),
             batch_size: 64,
             batches_max: 4,
             hold_max: Duration::from_secs(60),
@@ -274,6 +287,11 @@ impl WorkSettings {
         Self {
             settle: checker.duration("PORCHLIGHT_SETTLE", &args.settle, Duration::ZERO..=3600 * second),
             prefetch: u16::try_from(prefetch).unwrap_or(u16::MAX),
+            prefetch_ramp: checker.duration(
+                "PORCHLIGHT_PREFETCH_RAMP",
+                &args.prefetch_ramp,
+                Duration::ZERO..=600 * second,
+            ),
             batch_size: checker.count("PORCHLIGHT_BATCH_SIZE", &args.batch_size, 1..=512),
             batches_max: checker.count("PORCHLIGHT_BATCHES_MAX", &args.batches_max, 1..=16),
             hold_max: checker.duration("PORCHLIGHT_HOLD_MAX", &args.hold_max, second..=600 * second),
