@@ -297,7 +297,11 @@ async fn a_queue_at_its_limit_is_answered_503() {
     .await
     .unwrap();
     wait_until_answered(&pipeline, 503).await;
-    node.clear_policy(pipeline.broker.vhost(), "small").await.unwrap();
+    // As when a worker catches up. (Lifting the limit alone does not help on 3.10: the queue tells its publishers to
+    // go on when it has shrunk, not when its limit has grown.)
+    node.purge(pipeline.broker.vhost(), "porchlight.events")
+        .await
+        .unwrap();
     wait_until_answered(&pipeline, 200).await;
 }
 
