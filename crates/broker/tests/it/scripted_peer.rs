@@ -76,6 +76,15 @@ impl ScriptedPeer {
             .unwrap()
     }
 
+    /// The next publish and whatever else has arrived.
+    pub(crate) async fn next_burst(&mut self) -> Vec<Received> {
+        let mut burst = vec![self.next().await];
+        while let Ok(received) = self.received.try_recv() {
+            burst.push(received);
+        }
+        burst
+    }
+
     /// Writes these frames in one go.
     pub(crate) async fn answer(&self, frames: &[Vec<u8>]) {
         self.answers.send(frames.concat()).await.unwrap();

@@ -19,6 +19,7 @@ use lapin::{
 };
 use porchlight_broker::{Outgoing, PublishError, Publisher, PublisherConfig};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     scripted_peer::{Received, ScriptedPeer, ack, nack, returned},
@@ -27,6 +28,8 @@ use crate::{
 
 /// Publishers that work at once; more than the machine has cores, so that they interrupt each other anywhere.
 const PUBLISHERS: usize = 8;
+/// How long to try to provoke what must not happen.
+const STRESS: Duration = Duration::from_secs(3);
 /// How long a race may take to happen.
 const RACE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -283,6 +286,55 @@ async fn whatever_order_confirms_and_returns_come_in_no_returned_publish_is_a_su
         stored > 500,
         "only {stored} were stored: the publisher fails too much"
     );
+}
+
+/// Answers come while publishes are still being sent, so that slots are woken and resolved all at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn under_answers_without_pause_no_returned_publish_is_a_success() {
+    let mut peer = ScriptedPeer::start().await;
+    let config = PublisherConfig {
+        channel_count: 1,
+        ..publisher_config(&peer.url())
+    };
+    let publisher = started(config).await;
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    for publishing in 0..200 {
+        let (publisher, stop) = (publisher.clone(), stop.clone());
+        tasks.spawn(async move {
+            let mut stored = 0;
+            for number in 0.. {
+                if stop.is_cancelled() {
+                    break;
+                }
+                let returned = (publishing + number) % 150 == 0;
+                let kind = if returned { "returned" } else { "stored" };
+                match publish(&publisher, event(kind)).await {
+                    Ok(_) if returned => return Err(format!("{publishing}-{number} passed for stored")),
+                    Ok(_) => stored += 1,
+                    Err(_) => {}
+                }
+            }
+            Ok(stored)
+        });
+    }
+    let began = Instant::now();
+    while began.elapsed() < STRESS {
+        let burst = peer.next_burst().await;
+        let mut frames: Vec<Vec<u8>> = burst
+            .iter()
+            .filter(|received| received.body == b"returned")
+            .map(returned)
+            .collect();
+        let last = &burst[burst.len() - 1];
+        frames.push(ack(last.channel, last.tag, true));
+        peer.answer(&frames).await;
+    }
+    stop.cancel();
+    // The last ones are answered by the end of the connection.
+    drop(peer);
+    let stored: Vec<u32> = tasks.join_all().await.into_iter().map(Result::unwrap).collect();
+    assert!(stored.iter().sum::<u32>() > 1_000, "{stored:?}");
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
