@@ -94,9 +94,9 @@ impl Call {
     ) -> Result<Self, Refused> {
         let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         match segments.as_slice() {
-            ["v1", "devices"] => only(method, Method::GET, "GET").and_then(|()| list(query)),
+            ["v1", "devices"] => only(method, &Method::GET, "GET").and_then(|()| list(query)),
             ["v1", "devices", device] if !device.is_empty() => {
-                only(method, Method::GET, "GET")?;
+                only(method, &Method::GET, "GET")?;
                 Ok(Self::Show {
                     device_id: decode(device)?,
                 })
@@ -142,8 +142,8 @@ pub(super) fn refusal(error: &RegistrationError) -> Refused {
     request(status, error.code(), &error.to_string())
 }
 
-fn only(method: &Method, wanted: Method, allow: &'static str) -> Result<(), Refused> {
-    if *method == wanted {
+fn only(method: &Method, wanted: &Method, allow: &'static str) -> Result<(), Refused> {
+    if method == wanted {
         Ok(())
     } else {
         Err(Refused::Method(allow))

@@ -203,7 +203,13 @@ async fn two_workers_at_once_agree() {
         }
     };
     // The last flap of the even devices is left out, so that they end offline.
-    let last = |device: usize| if device % 2 == 0 { flaps - 1 } else { flaps };
+    let last = |device: usize| {
+        if device.is_multiple_of(2) {
+            flaps - 1
+        } else {
+            flaps
+        }
+    };
     let mut bodies: Vec<_> = (0..devices)
         .flat_map(|n| (0..last(n)).map(move |flap| body(kind(flap), &format!("d{n}"), at + flap)))
         .flat_map(|body| [body.clone(), body.clone(), body])
@@ -229,7 +235,7 @@ async fn two_workers_at_once_agree() {
         *newest = (*newest).max(generation.as_u64().unwrap());
     }
     for n in 0..devices {
-        let (shown, offline) = (workers[0].device(&format!("d{n}")).await, n % 2 == 0);
+        let (shown, offline) = (workers[0].device(&format!("d{n}")).await, n.is_multiple_of(2));
         assert_eq!(
             shown["status"],
             if offline { "offline" } else { "online" },
