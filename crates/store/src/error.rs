@@ -94,9 +94,8 @@ impl StoreError {
             "READONLY" | "MISCONF" | "NOREPLICAS" => Self::ReadOnly(text()),
             "LOADING" => Self::Loading,
             "NOPERM" | "NOAUTH" | "WRONGPASS" => Self::Denied(code.to_owned()),
-            "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK" | "UNBLOCKED" => {
-                Self::Unavailable(text())
-            }
+            "BUSY" | "NOSCRIPT" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK"
+            | "UNBLOCKED" => Self::Unavailable(text()),
             _ => Self::Script(text()),
         }
     }
