@@ -31,7 +31,7 @@ pub(crate) struct Cli {
         global = true,
         value_name = "FILTER",
         env = "PORCHLIGHT_TOOL_LOG",
-        default_value = "error",
+        default_value = "error,lapin=off",
         help_heading = "Everywhere"
     )]
     pub(crate) log: String,

@@ -90,16 +90,17 @@ async fn list(args: ListArgs, output: Output) -> Result<(), Failure> {
         devices: Vec::new(),
         next_cursor: args.cursor,
     };
-    let mut shown = 0;
-    if !output.is_json() {
-        output.line(row("STATUS", "SINCE", "DEVICE"));
-    }
+    let (mut shown, mut headed) = (0, false);
     // A page may be short, or empty, and still not be the last.
     loop {
         let wanted = PAGE_DEVICES.min(limit - shown);
         let next = ledger
             .devices(&which, page.next_cursor.as_deref(), wanted)
             .await?;
+        if !headed && !output.is_json() {
+            output.line(row("STATUS", "SINCE", "DEVICE"));
+        }
+        headed = true;
         shown += next.devices.len();
         page.next_cursor = next.next_cursor;
         match (output.is_json(), args.all) {
