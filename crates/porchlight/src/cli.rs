@@ -30,8 +30,8 @@ pub(crate) struct Cli {
         long = "log",
         global = true,
         value_name = "FILTER",
-        env = "PORCHLIGHT_TOOL_LOG",
-        default_value = "error,lapin=off",
+        env = "PORCHLIGHT_LOG",
+        default_value = "error",
         help_heading = "Everywhere"
     )]
     pub(crate) log: String,

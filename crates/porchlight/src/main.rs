@@ -77,9 +77,11 @@ async fn until(
 
 fn set_up_log(filter: &str) -> Result<(), Failure> {
     let mut checker = Checker::new(&Cli::command());
-    let log = telemetry::LogSettings::read(&mut checker, filter, "text");
+    // lapin tells of every connection that a command drops at its end, which is no news to a person.
+    let filter = format!("{filter},lapin=off");
+    let log = telemetry::LogSettings::read(&mut checker, &filter, "text");
     checker.finish().map_err(|_| {
-        Failure::usage("PORCHLIGHT_TOOL_LOG (--log) is no filter")
+        Failure::usage("PORCHLIGHT_LOG (--log) is no filter")
             .advise("--log warn, or --log porchlight_broker=debug")
     })?;
     telemetry::init(log).map_err(|error| Failure::failed("no log").because(&error))

@@ -14,7 +14,7 @@ const COMMANDS: [(&[&str], &str); 11] = [
     (&["dead", "list"], "PORCHLIGHT_AMQP_URL"),
     (&["dead", "show"], "--body"),
     (&["dead", "replay"], "--yes"),
-    (&["health"], "PORCHLIGHT_TOOL_LOG"),
+    (&["health"], "PORCHLIGHT_LOG"),
 ];
 
 #[tokio::test]
