@@ -35,7 +35,7 @@ fn event(n: usize) -> News {
         format!("request-{n}"),
     );
     let sample = Sample {
-        event_type: if n / DEVICES % 2 == 0 {
+        event_type: if (n / DEVICES).is_multiple_of(2) {
             "device_online"
         } else {
             "device_offline"

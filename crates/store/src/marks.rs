@@ -1,7 +1,9 @@
 //! Marks: how a repeated event is known for at least 96 hours, in as few bytes as the server can keep them.
 //!
 //! It does not compute a mark; an event brings two, for its identity and for its request id. Each is a 64-bit
-//! number in a set of integers, which costs eight bytes and a share of the set's own 150.
+//! number in a set of integers, which costs eight bytes and a share of the set's own 150. Measured with Redis 7.0.15:
+//! 19.4 bytes for each of a million remembered events, both marks and everything around them included (16 are the
+//! numbers themselves, most of the rest is the allocator's rounding).
 //!
 //! A *generation* is 96 hours of arrival by the worker's clock. A mark goes into the current one and is looked up
 //! in the current and the one before, so it is known for 96 to 192 hours, whatever the event's own timestamp says.

@@ -93,7 +93,8 @@ async fn a_device_that_appears_while_its_account_is_removed_ends_removed() {
         let online = device_event("device_online", &device, &account, 10);
         let removal = device_event("app_integration_removed", "", &account, 20);
         let (first, second) = tokio::join!(apply(&store, &online, 0), apply(&other, &removal, 0));
-        (first.unwrap(), second.unwrap());
+        first.unwrap();
+        second.unwrap();
         assert_eq!(status(&store, &device).await, Status::Removed, "round {round}");
     }
 }

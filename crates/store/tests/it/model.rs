@@ -270,7 +270,8 @@ async fn compare(
     prop_assert_eq!(store.counts().await.unwrap(), counts);
     let page = store.devices(&DeviceFilter::default(), None, 500).await.unwrap();
     let mut paged: Vec<_> = page.devices.into_iter().map(|device| device.device_id).collect();
-    (paged.sort(), known.sort());
+    paged.sort();
+    known.sort();
     prop_assert_eq!(paged, known);
     Ok(())
 }
