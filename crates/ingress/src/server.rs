@@ -35,7 +35,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(1);
 /// When all others are told to end, a connection that has not spoken yet gets this long for its first request, which
 /// may be on its way.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(250);
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// For connections that the system has accepted for us already when we stop accepting; they are there at once.
 const BACKLOG_GRACE: Duration = Duration::from_millis(10);
 

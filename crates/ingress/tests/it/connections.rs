@@ -112,16 +112,6 @@ async fn a_client_that_asks_first_is_told_to_go_on() {
 }
 
 #[tokio::test]
-async fn a_client_that_ends_its_sending_side_still_gets_its_answer() {
-    let ingress = Ingress::start(&[]).await;
-    let mut connection = ingress.connect().await;
-    connection.send(&signed(BODY)).await.unwrap();
-    connection.finish_sending().await.unwrap();
-    assert_eq!(told(&connection.response().await.unwrap()), passed());
-    connection.closed_within(SOON).await.unwrap();
-}
-
-#[tokio::test]
 async fn a_connection_over_the_limit_waits_for_a_place() {
     let ingress = Ingress::start(&["--connections-max", "1"]).await;
     let mut first = ingress.connect().await;

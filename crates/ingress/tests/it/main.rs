@@ -1,11 +1,13 @@
-//! The ingress over real sockets and without a broker: every answer but 200, deadlines, limits, TLS and the stop.
+//! The ingress over real sockets: every answer, deadlines, limits, TLS and the stop.
 //!
-//! A signed event is answered 503 `broker_unavailable` here, which shows that everything before storing let it pass.
+//! Only `frozen` has a broker. Elsewhere a signed event is answered 503 `broker_unavailable`, which shows that
+//! everything before storing let it pass.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod answers;
 mod connections;
+mod frozen;
 mod reload;
 mod stopping;
 mod support;

@@ -61,8 +61,14 @@ async fn before_it_closes_it_is_not_ready_but_serves_and_ends_each_connection() 
 #[tokio::test]
 async fn a_connection_that_was_just_opened_still_gets_its_answer() {
     let ingress = Ingress::start(&[]).await;
+    let mut idle = ingress.connect().await;
+    idle.send(&signed(BODY)).await.unwrap();
+    idle.response().await.unwrap();
     let mut fresh = ingress.connect().await;
+    ingress.counts("porchlight_ingress_connections 2").await;
     ingress.stop.cancel();
+    // Once the idle one is closed, all have been told to end.
+    idle.closed_within(SOON).await.unwrap();
     fresh.send(&signed(BODY)).await.unwrap();
     assert_eq!(told(&fresh.response().await.unwrap()), passed());
 }

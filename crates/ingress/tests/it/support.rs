@@ -33,7 +33,7 @@ pub(crate) fn key() -> SigningKey {
 }
 
 impl Ingress {
-    /// Starts with the key `k1` and a broker that is not there, and whatever `flags` say besides.
+    /// Starts with the key `k1`, a broker that is not there unless one is named, and whatever `flags` say besides.
     pub(crate) async fn start(flags: &[&str]) -> Self {
         Self::start_bare(&[&["--signing-keys", "test=k1"], flags].concat()).await
     }
@@ -41,9 +41,11 @@ impl Ingress {
     /// The same without a key.
     pub(crate) async fn start_bare(flags: &[&str]) -> Self {
         let nowhere = format!("amqp://guest:guest@127.0.0.1:{}/%2f", free_port());
-        let mut given = [&["test", "--amqp-url", nowhere.as_str()], flags].concat();
-        if !given.contains(&"--drain-delay") {
-            given.extend(["--drain-delay", "0s"]);
+        let mut given = [&["test"], flags].concat();
+        for (flag, value) in [("--amqp-url", nowhere.as_str()), ("--drain-delay", "0s")] {
+            if !given.contains(&flag) {
+                given.extend([flag, value]);
+            }
         }
         let args = Args::try_parse_from(given).unwrap();
         let (settings, _) = Settings::check(&args).unwrap_or_else(|problems| panic!("{problems}"));
