@@ -3,13 +3,7 @@
 //! lapin's own recovery stays off. Whoever owns a [`Link`] drops it on any doubt and makes a new one; nothing of an
 //! old link works on a new one.
 
-use std::{
-    fmt, io,
-    net::{Shutdown, TcpStream},
-    os::fd::AsFd,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, io, time::Duration};
 
 use futures_util::{StreamExt, stream::BoxStream};
 use lapin::{
@@ -19,6 +13,7 @@ use lapin::{
 };
 
 use crate::{
+    cutter::{CutOnDrop, Cutter},
     greeting,
     urls::{BrokerUrls, redacted},
 };
@@ -219,49 +214,6 @@ impl fmt::Debug for Link {
             .field("address", &self.address)
             .field("server", &self.server_version.text)
             .finish()
-    }
-}
-
-/// A second handle on the socket under a lapin connection.
-///
-/// lapin gives up a connection by asking the peer to close it, and its thread lives until the peer answers or the
-/// kernel loses patience. Cutting the socket ends both at once, however dead the peer is.
-#[derive(Clone, Default)]
-struct Cutter {
-    sockets: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Cutter {
-    fn hold(&self, socket: &impl AsFd) -> io::Result<()> {
-        let socket = TcpStream::from(socket.as_fd().try_clone_to_owned()?);
-        self.sockets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(socket);
-        Ok(())
-    }
-
-    fn cut(&self) {
-        for socket in self
-            .sockets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain(..)
-        {
-            // It fails only when the socket is already gone, which is what is wanted.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-/// Cuts unless disarmed: a connect that is dropped half-way must not leave lapin's thread behind.
-struct CutOnDrop(Option<Cutter>);
-
-impl Drop for CutOnDrop {
-    fn drop(&mut self) {
-        if let Some(cutter) = self.0.take() {
-            cutter.cut();
-        }
     }
 }
 

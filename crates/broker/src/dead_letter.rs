@@ -228,7 +228,7 @@ impl DeadLetter {
         let is_command =
             headers.text(DEAD_ORIGIN) == Some(ORIGIN_COMMAND) || first_queue == Some(topology::COMMANDS);
         Self {
-            envelope: wire::envelope_from(&properties, &headers, Bytes::from(body)),
+            envelope: wire::envelope_from(&properties, Bytes::from(body)),
             origin: if is_command {
                 Origin::Command
             } else {

@@ -22,7 +22,8 @@ const GREETING_BYTES_MAX: usize = 16 * 1024;
 /// Connects, TLS included, waits for the greeting and hangs up. Returns the server's version text.
 ///
 /// A frozen broker, whose kernel still accepts connections, fails here by the caller's deadline. A lapin connect
-/// would leave a thread behind for as long as the kernel waits.
+/// would leave a thread behind for as long as the kernel waits. The price is one line in the broker's log, that a
+/// client closed its connection unexpectedly.
 pub(crate) async fn ask(uri: &AMQPUri, connect_max: Duration) -> io::Result<String> {
     let runtime = lapin::runtime::default_runtime().map_err(io::Error::other)?;
     let tls = OwnedTLSConfig::default();

@@ -15,6 +15,7 @@
 
 pub mod connection;
 pub mod consumer;
+mod cutter;
 pub mod dead_letter;
 pub mod depth;
 mod greeting;

@@ -83,13 +83,13 @@ impl Headers {
     /// A text, whatever AMQP string type it came as; `None` when absent, no string or not UTF-8.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
-        text_of(self.0.inner().get(name)?)
+        Arrived(Some(&self.0)).text(name)
     }
 
     /// An integer, whatever AMQP integer type it came as, or a text that is one.
     #[must_use]
     pub fn int(&self, name: &str) -> Option<i64> {
-        int_of(self.0.inner().get(name)?)
+        Arrived(Some(&self.0)).int(name)
     }
 
     /// Every header as a pair of texts, nested values as AMQP's own debug form. The signature is left out.
@@ -126,6 +126,24 @@ impl Headers {
 
     pub(crate) fn of(properties: &BasicProperties) -> Self {
         Self(properties.headers().clone().unwrap_or_default())
+    }
+}
+
+/// Headers as they lie in what arrived; nothing is copied.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrived<'a>(Option<&'a FieldTable>);
+
+impl<'a> Arrived<'a> {
+    pub(crate) fn of(properties: &'a BasicProperties) -> Self {
+        Self(properties.headers().as_ref())
+    }
+
+    pub(crate) fn text(self, name: &str) -> Option<&'a str> {
+        text_of(self.0?.inner().get(name)?)
+    }
+
+    pub(crate) fn int(self, name: &str) -> Option<i64> {
+        int_of(self.0?.inner().get(name)?)
     }
 }
 
@@ -291,7 +309,8 @@ impl Outgoing {
 }
 
 /// What arrived, as an envelope. Nothing that arrives is an error: a person may have published it by hand.
-pub(crate) fn envelope_from(properties: &BasicProperties, headers: &Headers, body: Bytes) -> Envelope {
+pub(crate) fn envelope_from(properties: &BasicProperties, body: Bytes) -> Envelope {
+    let headers = Arrived::of(properties);
     let text = |name| headers.text(name).map(str::to_owned);
     let count = |name| {
         headers
@@ -372,10 +391,7 @@ mod tests {
 
     fn there_and_back(outgoing: Outgoing) -> (Envelope, BasicProperties) {
         let (_, _, properties, body) = outgoing.into_parts("p-1");
-        (
-            envelope_from(&properties, &Headers::of(&properties), body),
-            properties,
-        )
+        (envelope_from(&properties, body), properties)
     }
 
     #[test]
@@ -418,7 +434,7 @@ mod tests {
     #[test]
     fn a_bare_body_gets_the_id_of_its_bytes() {
         let body = Bytes::from_static(b"by hand");
-        let back = envelope_from(&BasicProperties::default(), &Headers::default(), body.clone());
+        let back = envelope_from(&BasicProperties::default(), body.clone());
         assert!(back == Envelope::bare(body), "{back:?}");
     }
 
@@ -429,8 +445,8 @@ mod tests {
         table.insert(header::REPLAY.into(), AMQPValue::LongString("7".into()));
         table.insert(header::RECEIVED_AT.into(), AMQPValue::Boolean(true));
         table.insert(header::KEY_NAME.into(), AMQPValue::LongInt(5));
-        let headers = Headers(table);
-        let back = envelope_from(&BasicProperties::default(), &headers, Bytes::new());
+        let properties = BasicProperties::default().with_headers(table);
+        let back = envelope_from(&properties, Bytes::new());
         assert_eq!(
             (back.attempt, back.replay, back.received_at_ms, back.key_name),
             (4, 7, None, None)

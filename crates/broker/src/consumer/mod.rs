@@ -2,33 +2,28 @@
 //!
 //! It decides nothing about a delivery and never sends a nack: to give deliveries back, the connection is closed.
 
+mod feed;
 mod supervisor;
 
 use std::{
-    collections::VecDeque,
     fmt,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::Poll,
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures_util::Stream;
 use lapin::{Channel, options::BasicAckOptions};
 use porchlight_event::Envelope;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+use feed::{Feed, FeedQueue};
 
 use crate::{
     connection::{BrokerState, CLOSE_STEP_MAX, within},
     topology::{self, TopologyConfig},
     urls::BrokerUrls,
-    wire::{self, Headers},
 };
 
-/// Counts how often a quorum queue has taken a delivery back.
-const DELIVERY_COUNT: &str = "x-delivery-count";
 /// What quorum queues allow one consumer.
 const PREFETCH_MAX: u16 = 2000;
 
@@ -127,65 +122,6 @@ struct Live {
     channel: Channel,
 }
 
-/// A stream of deliveries. A new one comes with each new connection, and with the full prefetch.
-struct Feed {
-    incarnation: u64,
-    number: u64,
-    stream: lapin::Consumer,
-    /// Set when the stream has ended while deliveries were still to be returned.
-    ended: Option<String>,
-}
-
-/// Feeds the caller has not come to yet: at most two, the small prefetch and the full one of one incarnation.
-///
-/// They are kept in order. Skipping one would be a loss: acks reach back over every delivery of the channel.
-#[derive(Default)]
-struct FeedQueue {
-    inner: Mutex<(VecDeque<Feed>, bool)>,
-    changed: Notify,
-}
-
-impl FeedQueue {
-    fn push(&self, feed: Feed) {
-        self.inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .push_back(feed);
-        self.changed.notify_one();
-    }
-
-    /// Forgets the feeds of an incarnation that has ended.
-    fn clear(&self) {
-        self.inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .clear();
-    }
-
-    /// What is queued is still handed out, then comes the end.
-    fn end(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
-        self.changed.notify_one();
-    }
-
-    async fn next(&self) -> Option<Feed> {
-        loop {
-            {
-                let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(feed) = inner.0.pop_front() {
-                    return Some(feed);
-                }
-                if inner.1 {
-                    return None;
-                }
-            }
-            self.changed.notified().await;
-        }
-    }
-}
-
 enum Wish {
     /// Give the incarnation up.
     Abandon { incarnation: u64 },
@@ -253,7 +189,9 @@ impl Consumer {
                 self.current = None;
                 continue;
             }
-            match take_ready(feed, count_max.max(1)).await {
+            match feed.take_ready(count_max.max(1)).await {
+                // It was given back while this waited.
+                Ok(_) if !self.handle.is_live(feed.incarnation) => self.current = None,
                 Ok(deliveries) => {
                     return Some(Batch {
                         incarnation: feed.incarnation,
@@ -333,14 +271,18 @@ impl ConsumerHandle {
     }
 
     /// Gives everything unacked of that incarnation back to the queue, by closing its connection, and connects anew.
+    /// From here on nothing of it is yielded or acked.
     pub fn abandon(&self, incarnation: u64) {
+        self.end_live(|live| live.incarnation == incarnation);
         // Full means that the supervisor has been told so often enough; closed, that it is gone.
         let _ = self.wishes.try_send(Wish::Abandon { incarnation });
     }
 
-    /// Gives everything unacked back to the queue and stays away from it until [`ConsumerHandle::resume`].
+    /// Gives everything unacked back to the queue and stays away from it until [`ConsumerHandle::resume`]. From here
+    /// on nothing of this incarnation is yielded or acked, however soon it is resumed.
     pub fn pause(&self) {
         self.paused.send_replace(true);
+        self.end_live(|_| true);
     }
 
     /// Consumes again after [`ConsumerHandle::pause`], beginning with the small prefetch.
@@ -354,48 +296,28 @@ impl ConsumerHandle {
         self.state.clone()
     }
 
-    fn is_live(&self, incarnation: u64) -> bool {
+    /// Whether deliveries of that incarnation can still be acked; if not, they come again.
+    #[must_use]
+    pub fn is_live(&self, incarnation: u64) -> bool {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.as_ref().is_some_and(|live| live.incarnation == incarnation)
     }
-}
 
-/// Waits for the first delivery, then takes what else is there without waiting. An error is the end of the feed.
-async fn take_ready(feed: &mut Feed, count_max: usize) -> Result<Vec<Delivery>, String> {
-    let mut deliveries = Vec::new();
-    std::future::poll_fn(|cx| {
-        while feed.ended.is_none() && deliveries.len() < count_max {
-            match Pin::new(&mut feed.stream).poll_next(cx) {
-                Poll::Ready(Some(Ok(delivery))) => deliveries.push(received(delivery)),
-                Poll::Ready(Some(Err(error))) => feed.ended = Some(error.to_string()),
-                Poll::Ready(None) => feed.ended = Some("the broker ended the consumer".to_owned()),
-                Poll::Pending => break,
-            }
-        }
-        if deliveries.is_empty() && feed.ended.is_none() {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
-        }
-    })
-    .await;
-    match &feed.ended {
-        Some(reason) if deliveries.is_empty() => Err(reason.clone()),
-        _ => Ok(deliveries),
+    /// Returns when deliveries of that incarnation cannot be acked any more.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn ended(&self, incarnation: u64) {
+        let mut state = self.state.clone();
+        // Each end changes the state after it; an error means that the supervisor is gone, and all have ended.
+        while self.is_live(incarnation) && state.changed().await.is_ok() {}
     }
-}
 
-fn received(delivery: lapin::message::Delivery) -> Delivery {
-    let headers = Headers::of(&delivery.properties);
-    let delivery_count = headers
-        .int(DELIVERY_COUNT)
-        .and_then(|count| u64::try_from(count).ok())
-        .unwrap_or(0);
-    Delivery {
-        envelope: wire::envelope_from(&delivery.properties, &headers, Bytes::from(delivery.data)),
-        tag: delivery.delivery_tag,
-        delivery_count,
-        redelivered: delivery.redelivered,
+    /// At once, and not when the supervisor comes to it: until then more could be taken and acked, and an ack reaches
+    /// back over every delivery of the channel, those given back included.
+    fn end_live(&self, which: impl FnOnce(&Live) -> bool) {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.take_if(|live| which(live));
     }
 }
 

@@ -19,7 +19,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ConsumerConfig, Feed, FeedQueue, Live, PREFETCH_MAX, Wish};
+use super::{
+    ConsumerConfig, Live, PREFETCH_MAX, Wish,
+    feed::{Feed, FeedQueue},
+};
 use crate::{
     connection::{Backoff, BrokerState, CLOSE_STEP_MAX, Dialer, Events, Link, REQUEST_MAX, chain, within},
     topology,
@@ -29,6 +32,7 @@ use crate::{
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// A blocked connection writes no acks. A consuming one is never blocked unless something is wrong.
 const BLOCKED_MAX: Duration = Duration::from_secs(30);
+const GIVEN_BACK: &str = "the deliveries were given back";
 
 pub(super) struct Supervisor {
     pub(super) config: ConsumerConfig,
@@ -247,6 +251,10 @@ impl Supervisor {
                     }
                 }
                 _ = ticks.tick() => {
+                    // A wish for it may have found no room, or a pause may have been over before it was seen.
+                    if self.is_given_back(incarnation) {
+                        return End::Fault(GIVEN_BACK.to_owned());
+                    }
                     if let Some(reason) = doubt(incarnation) {
                         return End::Fault(reason);
                     }
@@ -273,6 +281,12 @@ impl Supervisor {
         }
     }
 
+    fn is_given_back(&self, incarnation: &Incarnation) -> bool {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.as_ref()
+            .is_none_or(|live| live.incarnation != incarnation.number)
+    }
+
     fn set_live(&self, live: Option<Live>) {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
     }
@@ -286,7 +300,7 @@ async fn cancel(channel: &Channel, consumer_tag: &str) -> Result<(), lapin::Erro
 fn fault_in(wish: Wish, incarnation: &Incarnation) -> Option<String> {
     match wish {
         Wish::Abandon { incarnation: number } => {
-            (number == incarnation.number).then(|| "the deliveries were given back".to_owned())
+            (number == incarnation.number).then(|| GIVEN_BACK.to_owned())
         }
         // Feeds of earlier incarnations report late; the one that was cancelled on purpose is no fault.
         Wish::FeedEnded { number, reason } => {

@@ -28,10 +28,7 @@
 
 use std::{
     mem,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     task::{Context, Poll, Wake, Waker},
     time::{Duration, Instant},
 };
@@ -45,6 +42,7 @@ use porchlight_event::envelope::header;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::ReusableBoxFuture;
 
+use super::breaker::{Breaker, Counters};
 use crate::wire::Headers;
 
 /// What became of one publish.
@@ -58,41 +56,6 @@ pub(super) enum Verdict {
     Returned,
     /// The channel or connection ended first.
     Lost,
-}
-
-/// Counts that outlive a lane; shared by all lanes of a publisher.
-#[derive(Default)]
-pub(super) struct Counters {
-    pub(super) returned: AtomicU64,
-    pub(super) late: AtomicU64,
-    pub(super) nacked: AtomicU64,
-    pub(super) timeouts_in_row: AtomicUsize,
-}
-
-/// Tells the supervisor, once, why a connection must be given up.
-#[derive(Default)]
-pub(super) struct Breaker {
-    reason: Mutex<Option<String>>,
-    broken: Notify,
-}
-
-impl Breaker {
-    pub(super) fn trip(&self, reason: impl FnOnce() -> String) {
-        let mut kept = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.is_none() {
-            *kept = Some(reason());
-            self.broken.notify_one();
-        }
-    }
-
-    pub(super) async fn tripped(&self) -> String {
-        self.broken.notified().await;
-        self.reason
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .unwrap_or_default()
-    }
 }
 
 /// The final form of a publish, ready for lapin.

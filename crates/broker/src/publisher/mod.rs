@@ -3,6 +3,7 @@
 //! It retries nothing: the caller decides what a failure means. Connecting, watching and rebuilding happen in a task
 //! of its own; see [`lane`] for how publishes and confirms are matched.
 
+mod breaker;
 mod lane;
 mod supervisor;
 
@@ -19,10 +20,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch},
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{connection::BrokerState, topology::TopologyConfig, urls::BrokerUrls, wire::Outgoing};
-use lane::{Breaker, Counters, Lane, Verdict};
+use breaker::{Breaker, Counters};
+use lane::{Lane, Verdict};
 
 /// How a [`Publisher`] works; the defaults are right for production.
 #[derive(Debug, Clone)]
@@ -137,9 +139,12 @@ pub struct PublisherStats {
 }
 
 /// Publishes through one connection of its own. A cheap handle; all clones share the connection and the window.
+///
+/// Dropping the last handle closes it in the background, as the stop token would.
 #[derive(Clone)]
 pub struct Publisher {
     shared: Arc<Shared>,
+    _last_handle_closes: Arc<DropGuard>,
 }
 
 struct Shared {
@@ -197,7 +202,11 @@ impl Publisher {
             drain_by: RwLock::new(None),
         });
         tokio::spawn(supervisor::supervise(Arc::clone(&shared), config));
-        Self { shared }
+        let last_handle_closes = Arc::new(shared.closing.clone().drop_guard());
+        Self {
+            shared,
+            _last_handle_closes: last_handle_closes,
+        }
     }
 
     /// Publishes one message, mandatory and persistent, and waits for its confirm.

@@ -14,10 +14,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 
-use super::{
-    CHANNEL_COUNT_MAX, PublisherConfig, Session, Shared,
-    lane::{Breaker, Lane},
-};
+use super::{CHANNEL_COUNT_MAX, PublisherConfig, Session, Shared, breaker::Breaker, lane::Lane};
 use crate::{
     connection::{Backoff, BrokerState, CLOSE_STEP_MAX, Dialer, Events, Link, REQUEST_MAX, chain, within},
     topology,

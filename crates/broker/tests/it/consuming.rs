@@ -119,6 +119,34 @@ async fn an_ack_of_an_ended_incarnation_is_reported_and_harms_nothing() {
     settle_at(node, &vhost, EVENTS, 5, 0).await;
 }
 
+/// The supervisor needs a moment to close the connection. An ack in that moment would reach back over what was given
+/// back, and the broker would forget it.
+#[tokio::test]
+async fn from_the_moment_of_giving_back_nothing_of_the_incarnation_is_yielded_or_acked() {
+    for pausing in [false, true] {
+        let (node, vhost, url) = fresh().await;
+        fill(&publisher(&url).await, 8).await;
+        let (mut consumer, _stop) = start(consumer_config(&url));
+        settle_at(node, &vhost, EVENTS, 0, 8).await;
+        let (_, given_back, _) = gather(&mut consumer, 3).await;
+        // No await in between: the supervisor has not run, and of a pause that is over at once it sees nothing.
+        if pausing {
+            consumer.handle().pause();
+            consumer.handle().resume();
+        } else {
+            consumer.handle().abandon(given_back);
+        }
+        assert_eq!(consumer.ack_through(given_back, 8).await, AckOutcome::Stale);
+        let (bodies, incarnation, tag) = gather(&mut consumer, 8).await;
+        assert_ne!(incarnation, given_back);
+        let mut sorted = bodies;
+        sorted.sort();
+        assert_eq!(sorted, numbers(0..8), "all come again");
+        assert_eq!(consumer.ack_through(incarnation, tag).await, AckOutcome::Sent);
+        settle_at(node, &vhost, EVENTS, 0, 0).await;
+    }
+}
+
 #[tokio::test]
 async fn a_paused_consumer_gives_everything_back_and_stays_away_until_resumed() {
     let (node, vhost, url) = fresh().await;
