@@ -106,7 +106,7 @@ local entries = settle(device, operations, ARGV[10], cause, when)
 write_operations()
 write_device(device, stored)
 if moved then
-  redis.call('HDEL', KEYS[1], 'x:' .. ARGV[19])
+  call('HDEL', KEYS[1], 'x:' .. ARGV[19])
 end
 write_history(ARGV[12], outcome, reason)
 return { 'ok', outcome, reason, remember(M), strangers, entries }

@@ -6,16 +6,17 @@
 -- [4] the outbox, [5] when each entry is due, [6] since when it is owed, [7] the counts by status, [8] the index.
 -- Invariant: counts and index agree with the devices; an operation has at most one entry in the outbox.
 
+local call = redis.call
 local hash_of_device = string.sub(KEYS[1], -32)
 local FIELDS = { 'id', 'acct', 'ao', 's', 'v', 'ad', 'rm', 'aa', 'ar', 'st', 'si', 'fl', 'no' }
 local OWED, STATE, HISTORY_MAX, HISTORY_SLACK = {}, {}, 20, 4
 
 -- The device, and its values as stored to see later what changed.
 local function load_device()
-  local stored = redis.call('HMGET', KEYS[1], unpack(FIELDS))
+  local stored = call('HMGET', KEYS[1], unpack(FIELDS))
   local device = {}
-  for i, name in ipairs(FIELDS) do
-    device[name] = stored[i]
+  for i = 1, #FIELDS do
+    device[FIELDS[i]] = stored[i]
   end
   device.st = device.st or 'unknown'
   return device, stored
@@ -50,7 +51,7 @@ local function take_registers(device, after, added, removed, account_hash)
     device.aa, device.ar = newest(device.aa, added), newest(device.ar, removed)
     return
   end
-  local left = redis.call('HGET', KEYS[1], 'x:' .. account_hash)
+  local left = call('HGET', KEYS[1], 'x:' .. account_hash)
   local waiting = left and unpack_record(left) or {}
   device.aa, device.ar = newest(added, waiting[1]), newest(removed, waiting[2])
   device.acct = after
@@ -64,7 +65,7 @@ end
 local function load_operations(device)
   local operations = {}
   if device.no and device.no ~= '0' then
-    local stored = redis.call('HGETALL', KEYS[2])
+    local stored = call('HGETALL', KEYS[2])
     for i = 1, #stored, 2 do
       operations[#operations + 1] = to_operation(stored[i], stored[i + 1])
     end
@@ -125,44 +126,46 @@ end
 -- First writes: the outbox, then the operations whose state it speaks of.
 local function write_operations()
   for _, owed in ipairs(OWED) do
-    redis.call('HSET', KEYS[4], owed.member, owed.entry)
-    redis.call('ZADD', KEYS[5], owed.due, owed.member)
-    redis.call('ZADD', KEYS[6], owed.now, owed.member)
+    call('HSET', KEYS[4], owed.member, owed.entry)
+    call('ZADD', KEYS[5], owed.due, owed.member)
+    call('ZADD', KEYS[6], owed.now, owed.member)
   end
   for _, operation in ipairs(STATE) do
-    redis.call('HSET', KEYS[2], operation.id, stored_operation(operation))
+    call('HSET', KEYS[2], operation.id, stored_operation(operation))
   end
 end
 
 -- Then the device, then what is derived from it.
 local function write_device(device, stored)
   local changed = {}
-  for i, name in ipairs(FIELDS) do
-    if device[name] ~= stored[i] then
-      if device[name] then
+  for i = 1, #FIELDS do
+    local name = FIELDS[i]
+    local value = device[name]
+    if value ~= stored[i] then
+      if value then
         changed[#changed + 1] = name
-        changed[#changed + 1] = device[name]
+        changed[#changed + 1] = value
       else
-        redis.call('HDEL', KEYS[1], name) -- a register of the account that the device left
+        call('HDEL', KEYS[1], name) -- a register of the account that the device left
       end
     end
   end
   if #changed > 0 then
-    redis.call('HSET', KEYS[1], unpack(changed))
+    call('HSET', KEYS[1], unpack(changed))
   end
   if not stored[1] then
-    redis.call('HINCRBY', KEYS[7], device.st, 1)
-    redis.call('ZADD', KEYS[8], 0, hash_of_device)
+    call('HINCRBY', KEYS[7], device.st, 1)
+    call('ZADD', KEYS[8], 0, hash_of_device)
   elseif device.st ~= stored[10] then
-    redis.call('HINCRBY', KEYS[7], stored[10], -1)
-    redis.call('HINCRBY', KEYS[7], device.st, 1)
+    call('HINCRBY', KEYS[7], stored[10], -1)
+    call('HINCRBY', KEYS[7], device.st, 1)
   end
 end
 
 -- Adds a line of history. It is cut a few lines late, which saves most of the cuts.
 local function write_history(begin, outcome, reason)
   local line = begin .. ',"outcome":"' .. outcome .. '","reason":"' .. reason .. '"}'
-  if redis.call('LPUSH', KEYS[3], line) > HISTORY_MAX + HISTORY_SLACK then
-    redis.call('LTRIM', KEYS[3], 0, HISTORY_MAX - 1)
+  if call('LPUSH', KEYS[3], line) > HISTORY_MAX + HISTORY_SLACK then
+    call('LTRIM', KEYS[3], 0, HISTORY_MAX - 1)
   end
 end
