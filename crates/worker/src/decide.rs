@@ -111,8 +111,12 @@ impl Stage {
 /// with the code `panic`: the event waits among the dead letters for the mistake to be repaired. Unwinding further
 /// would end the worker and charge every event it holds with a delivery, again and again.
 pub fn decide(envelope: &Envelope, keys: Option<&SigningKeys>, now_ms: i64) -> Decision {
+    guarded(|| examine(envelope, keys, now_ms))
+}
+
+fn guarded(examine: impl FnOnce() -> Decision) -> Decision {
     // Nothing mutable crosses the boundary, so nothing can be left half-changed.
-    catch_unwind(AssertUnwindSafe(|| examine(envelope, keys, now_ms))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(examine)).unwrap_or_else(|_| {
         bury(
             "panic",
             Stage::Parse,
@@ -295,6 +299,15 @@ mod tests {
             .unwrap()
             .sign(&body);
         assert_eq!(reason(Some(foreign)), "bad_signature");
+    }
+
+    #[test]
+    fn a_mistake_of_ours_buries_the_event_that_brought_it_to_light() {
+        let Decision::Bury(death) = guarded(|| panic!("quotes topsecret")) else {
+            panic!("not buried")
+        };
+        assert_eq!((death.reason, death.stage.code()), ("panic", "parse"));
+        assert!(!format!("{death:?}").contains("topsecret"));
     }
 
     #[test]

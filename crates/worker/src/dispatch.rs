@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::ledger::Ledger;
 use crate::metrics::{CommandResult, WorkerMetrics};
 
-/// Header with the operation's generation: a receiver acts only on a larger one than it acted on last.
+/// Header with the operation's generation. Commands may arrive late and in any order, so a receiver remembers the
+/// largest (generation, action) it acted on, where pause < resume < cancel, and ignores what is not larger.
 const GENERATION: &str = "x-porchlight-generation";
 /// Commands waiting for a place in flight: a burst of one removed account; each is up to 20 KiB.
 const WAITING_MAX: usize = 1024;
@@ -54,6 +55,12 @@ impl Dispatch {
     /// A command that was not handed in stays in the outbox.
     pub(crate) async fn give(&self, command: Command) -> bool {
         self.sender.send(command).await.is_ok()
+    }
+
+    /// Commands that were handed in and are not confirmed.
+    pub(crate) fn left(&self) -> usize {
+        let waiting = self.sender.max_capacity() - self.sender.capacity();
+        waiting + self.metrics.inflight_commands()
     }
 }
 
@@ -126,4 +133,32 @@ fn outgoing(command: &Command) -> Outgoing {
     let generation = i64::try_from(command.generation).unwrap_or(i64::MAX);
     outgoing.headers_mut().set_int(GENERATION, generation);
     outgoing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use porchlight_device::{Action, Cause};
+
+    #[test]
+    fn a_command_carries_its_generation_in_a_header() {
+        let command = Command {
+            action: Action::Resume,
+            generation: 3,
+            operation_id: "o".to_owned(),
+            kind: "snapshot".to_owned(),
+            params: "null".to_owned(),
+            device_id: "d".to_owned(),
+            account_id: None,
+            cause: Cause {
+                event_id: "e".to_owned(),
+                request_id: None,
+                kind: "device_online".to_owned(),
+                timestamp: 1,
+            },
+            issued_at_ms: 2,
+        };
+        let mut sent = outgoing(&command);
+        assert_eq!(sent.headers_mut().int("x-porchlight-generation"), Some(3));
+    }
 }

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use settings::{Args, Settings, WorkSettings};
 
-use dispatch::Dispatcher;
+use dispatch::{Dispatch, Dispatcher};
 use keys::KeysInForce;
 use ledger::Ledger;
 use metrics::WorkerMetrics;
@@ -83,7 +83,7 @@ pub enum RunError {
     Grace {
         /// Events that were not settled.
         events: usize,
-        /// Whether commands were still being sent: 0 or more.
+        /// Commands that were not confirmed.
         commands: usize,
     },
 }
@@ -115,6 +115,7 @@ pub async fn run(
     let settler = Arc::new(Settler {
         ledger: Arc::clone(&ledger),
         publisher: publisher.clone(),
+        consumer: consumer.handle(),
         keys: config.keys,
         metrics: Arc::clone(&own_metrics),
         hold_max: work.hold_max,
@@ -154,11 +155,11 @@ pub async fn run(
     );
     parts.spawn("sweeper", sweeper.run(stop.clone()));
     parts.spawn("dispatcher", dispatcher.run(parts.send_stop.clone()));
-    let work_loop = WorkLoop::new(consumer, settler, dispatch, work);
+    let work_loop = WorkLoop::new(consumer, settler, dispatch.clone(), work);
     let ended = parts.work(work_loop, &stop, work.stop_grace).await;
     // Whatever happened, no part may wait for a stop that never comes.
     stop.cancel();
-    let sent = parts.finish_sending(work.stop_grace).await;
+    let sent = parts.finish_sending(&dispatch, work.stop_grace).await;
     publisher.close(Duration::from_secs(1)).await;
     parts.admin_stop.cancel();
     let rest = parts.join().await;
@@ -233,7 +234,7 @@ impl Parts {
     }
 
     /// Lets the dispatcher send what it was handed.
-    async fn finish_sending(&mut self, grace: Duration) -> Result<(), RunError> {
+    async fn finish_sending(&mut self, dispatch: &Dispatch, grace: Duration) -> Result<(), RunError> {
         self.send_stop.cancel();
         let sent = async {
             // The two that serve until the very end stay.
@@ -250,7 +251,7 @@ impl Parts {
             Ok(sent) => sent,
             Err(_) => Err(RunError::Grace {
                 events: 0,
-                commands: 1,
+                commands: dispatch.left(),
             }),
         }
     }

@@ -263,6 +263,10 @@ impl WorkerMetrics {
         self.inflight_commands.set(to_i64(commands));
     }
 
+    pub(crate) fn inflight_commands(&self) -> usize {
+        usize::try_from(self.inflight_commands.get()).unwrap_or_default()
+    }
+
     pub(crate) fn set_backlog(&self, backlog: &Backlog) {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.owed_commands.set(count(backlog.commands));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use porchlight_broker::{DeathNote, Delivery, Outgoing, PublishDeadlines, Publisher};
+use porchlight_broker::{ConsumerHandle, DeathNote, Delivery, Outgoing, PublishDeadlines, Publisher};
 use porchlight_device::{Command, News};
 use porchlight_event::Envelope;
 
@@ -22,13 +22,15 @@ use crate::piece::Piece;
 /// For one copy to be confirmed: the broker's own queues answer in milliseconds.
 const COPY_CONFIRM_MAX: Duration = Duration::from_secs(5);
 /// Tries of an event that the ledger fails on although it takes writes. More than one, since a failover can garble an
-/// answer; few, since nothing behind it is acked meanwhile.
+/// answer, and since all but the first are alone in their request, so that no event is charged with what another did;
+/// few, since nothing behind it is acked meanwhile.
 const REFUSALS_MAX: u32 = 3;
 
 /// Settles pieces; shared by all that are at work at once.
 pub(crate) struct Settler {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) publisher: Publisher,
+    pub(crate) consumer: ConsumerHandle,
     pub(crate) keys: KeysInForce,
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) hold_max: Duration,
@@ -45,16 +47,24 @@ pub(crate) struct Settled {
     pub(crate) commands: Vec<Command>,
 }
 
-/// A piece that was held in vain.
+/// A piece that is not settled and must not be acked.
+#[derive(Debug)]
+pub(crate) struct GaveUp {
+    /// Whose deliveries are to go back.
+    pub(crate) incarnation: u64,
+    pub(crate) events: usize,
+    pub(crate) failed: Failed,
+}
+
+/// What a piece was held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GaveUp {
-    /// The ledger did not take it.
+pub(crate) enum Failed {
+    /// The ledger did not take it in time.
     Ledger,
-    /// The broker did not take a copy.
-    Broker {
-        /// Whose deliveries are to go back.
-        incarnation: u64,
-    },
+    /// The broker did not take a copy in time.
+    Broker,
+    /// Its deliveries cannot be acked any more and come again: there is nothing left to hold it for.
+    Incarnation,
 }
 
 /// A copy that must be confirmed before the original is acked.
@@ -90,6 +100,25 @@ impl Candidates {
         self.beside.push((envelope, refusals));
     }
 
+    /// Those that were refused before alone, and the others together before them.
+    fn into_requests(self) -> Vec<Self> {
+        if self.beside.iter().all(|(_, refusals)| *refusals == 0) {
+            return vec![self];
+        }
+        let mut requests = vec![Self::default()];
+        for (news, (envelope, refusals)) in self.into_iter() {
+            if refusals > 0 {
+                requests.push(Self::default());
+                let last = requests.len() - 1;
+                requests[last].push(news, envelope, refusals);
+            } else {
+                requests[0].push(news, envelope, refusals);
+            }
+        }
+        requests.retain(|request| !request.news.is_empty());
+        requests
+    }
+
     fn into_iter(self) -> impl Iterator<Item = (News, (Envelope, u32))> {
         self.news.into_iter().zip(self.beside)
     }
@@ -110,9 +139,13 @@ impl Settler {
             .rev()
             .find_map(|d| d.envelope.received_at_ms);
         let (candidates, copies) = self.sort(piece.deliveries);
-        let broker_failed = GaveUp::Broker { incarnation };
-        let applying = self.apply(turn, candidates, broker_failed);
-        let (commands, ()) = futures_util::try_join!(applying, self.copy(copies, broker_failed))?;
+        let applying = self.apply(turn, candidates, incarnation);
+        let settled = futures_util::try_join!(applying, self.copy(copies, incarnation));
+        let (commands, ()) = settled.map_err(|failed| GaveUp {
+            incarnation,
+            events,
+            failed,
+        })?;
         self.metrics.applied(began.elapsed());
         if let Some(at_ms) = received_at_ms {
             self.metrics.set_lag(now_ms().saturating_sub(at_ms).max(0));
@@ -152,15 +185,14 @@ impl Settler {
         &self,
         turn: usize,
         mut left: Candidates,
-        broker_failed: GaveUp,
-    ) -> Result<Vec<Command>, GaveUp> {
+        incarnation: u64,
+    ) -> Result<Vec<Command>, Failed> {
         let mut commands = Vec::new();
         let mut hopeless = Vec::new();
         let mut hold = Hold::new(self.hold_max);
         while !left.news.is_empty() {
-            let answers = self.ledger.apply(turn, &left.news).await;
             let mut again = Candidates::default();
-            for ((news, (envelope, refusals)), answer) in left.into_iter().zip(answers) {
+            for ((news, (envelope, refusals)), answer) in self.ask(turn, left).await {
                 match answer {
                     Answer::Settled {
                         outcome,
@@ -178,20 +210,45 @@ impl Settler {
             }
             left = again;
             if !left.news.is_empty() {
-                self.metrics.held_try();
-                let wait = hold.next_wait().ok_or(GaveUp::Ledger)?;
-                tokio::time::sleep(wait).await;
+                self.wait(&mut hold, incarnation, Failed::Ledger).await?;
             }
         }
-        self.copy(hopeless, broker_failed).await?;
+        self.copy(hopeless, incarnation).await?;
         Ok(commands)
     }
 
+    /// Asks the ledger once about each: together, but for those that it refused before.
+    async fn ask(&self, turn: usize, all: Candidates) -> Vec<((News, (Envelope, u32)), Answer)> {
+        let mut answered = Vec::with_capacity(all.news.len());
+        let mut is_up = true;
+        for some in all.into_requests() {
+            let answers = if is_up {
+                self.ledger.apply(turn, &some.news).await
+            } else {
+                some.news.iter().map(|_| Answer::Fault).collect()
+            };
+            is_up = !answers.iter().any(|answer| matches!(answer, Answer::Fault));
+            answered.extend(some.into_iter().zip(answers));
+        }
+        answered
+    }
+
+    /// Waits before the next try, unless patience has run out or the deliveries come again anyway.
+    async fn wait(&self, hold: &mut Hold, incarnation: u64, failed: Failed) -> Result<(), Failed> {
+        self.metrics.held_try();
+        let wait = hold.next_wait().ok_or(failed)?;
+        tokio::select! {
+            biased;
+            () = self.consumer.ended(incarnation) => Err(Failed::Incarnation),
+            () = tokio::time::sleep(wait) => Ok(()),
+        }
+    }
+
     /// Publishes every copy and waits for its confirm, again and again until patience runs out.
-    async fn copy(&self, copies: Vec<Copy>, broker_failed: GaveUp) -> Result<(), GaveUp> {
+    async fn copy(&self, copies: Vec<Copy>, incarnation: u64) -> Result<(), Failed> {
         let mut waiting: FuturesUnordered<_> = copies
             .into_iter()
-            .map(|copy| self.copy_one(copy, broker_failed))
+            .map(|copy| self.copy_one(copy, incarnation))
             .collect();
         while let Some(copied) = waiting.next().await {
             copied?;
@@ -199,7 +256,7 @@ impl Settler {
         Ok(())
     }
 
-    async fn copy_one(&self, copy: Copy, broker_failed: GaveUp) -> Result<(), GaveUp> {
+    async fn copy_one(&self, copy: Copy, incarnation: u64) -> Result<(), Failed> {
         let mut hold = Hold::new(self.hold_max);
         loop {
             let deadlines = PublishDeadlines::within(COPY_CONFIRM_MAX);
@@ -207,9 +264,7 @@ impl Settler {
                 Ok(_) => break,
                 Err(error) => tracing::debug!(%error, "a copy is not confirmed yet"),
             }
-            self.metrics.held_try();
-            let wait = hold.next_wait().ok_or(broker_failed)?;
-            tokio::time::sleep(wait).await;
+            self.wait(&mut hold, incarnation, Failed::Broker).await?;
         }
         match copy.fate {
             Fate::PutOff(kind) => self.metrics.settled(kind, "later"),

@@ -9,20 +9,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
-use porchlight_broker::{AckOutcome, Batch, Consumer};
+use porchlight_broker::{AckOutcome, Batch, Consumer, ConsumerHandle};
 
 use crate::dispatch::Dispatch;
 use crate::ledger::Ledger;
 use crate::metrics::WorkerMetrics;
 use crate::piece::{Piece, cut};
 use crate::settings::WorkSettings;
-use crate::settle::{GaveUp, Settled, Settler};
+use crate::settle::{Failed, GaveUp, Settled, Settler};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Owns the consumer and everything in hand.
 pub(crate) struct WorkLoop {
     consumer: Consumer,
+    handle: ConsumerHandle,
     settler: Arc<Settler>,
     ledger: Arc<Ledger>,
     dispatch: Dispatch,
@@ -72,6 +73,7 @@ impl WorkLoop {
     ) -> Self {
         let (ledger, metrics) = (Arc::clone(&settler.ledger), Arc::clone(&settler.metrics));
         let mut own = Self {
+            handle: consumer.handle(),
             consumer,
             settler,
             ledger,
@@ -143,21 +145,18 @@ impl WorkLoop {
             Step::Taken(Some(batch)) => self.take(batch),
             Step::Taken(None) => self.ended = true,
             Step::Worked(Ok(settled)) => self.finish(settled),
-            Step::Worked(Err(GaveUp::Ledger)) => {
-                self.give_back("the ledger");
-                self.stay_away();
-            }
-            Step::Worked(Err(GaveUp::Broker { incarnation })) => {
-                self.give_back("the broker");
-                self.consumer.handle().abandon(incarnation);
-            }
+            Step::Worked(Err(gave_up)) => self.give_up(gave_up),
             Step::Acked => self.acking = None,
             Step::LedgerIsBack => {
                 self.away = None;
-                self.consumer.handle().resume();
+                self.handle.resume();
             }
         }
         self.begin();
+        // What is held asks a failing ledger again and again. With nothing in hand nobody would.
+        if self.events == 0 && self.away.is_none() && !self.ledger.takes_work() {
+            self.stay_away();
+        }
         self.ack();
         self.metrics.set_inflight_events(self.events);
     }
@@ -183,6 +182,11 @@ impl WorkLoop {
             let Some(piece) = self.waiting.pop_front() else {
                 return;
             };
+            // It comes again, and would only be done twice.
+            if !self.handle.is_live(piece.incarnation) {
+                self.events -= piece.deliveries.len();
+                continue;
+            }
             self.alone = piece.alone;
             self.turn = self.turn.wrapping_add(1);
             let (settler, turn) = (Arc::clone(&self.settler), self.turn);
@@ -205,15 +209,31 @@ impl WorkLoop {
         if self.acking.is_none()
             && let Some((incarnation, tag)) = self.ackable.take()
         {
-            let handle = self.consumer.handle();
+            let handle = self.handle.clone();
             self.acking = Some(Box::pin(
                 async move { handle.ack_through(incarnation, tag).await },
             ));
         }
     }
 
-    /// Forgets everything in hand. The broker delivers it again once its connection is closed.
-    fn give_back(&mut self, server: &'static str) {
+    fn give_up(&mut self, gave_up: GaveUp) {
+        match gave_up.failed {
+            Failed::Ledger => {
+                self.give_back("the ledger", gave_up.incarnation);
+                self.stay_away();
+            }
+            Failed::Broker => self.give_back("the broker", gave_up.incarnation),
+            Failed::Incarnation => {
+                self.alone = false;
+                self.events -= gave_up.events;
+            }
+        }
+    }
+
+    /// Forgets everything in hand. The broker delivers it again once its connection is closed; abandoning comes first,
+    /// since an ack of anything that is taken from it later would reach back over what is forgotten here.
+    fn give_back(&mut self, server: &'static str, incarnation: u64) {
+        self.handle.abandon(incarnation);
         tracing::warn!(
             deliveries = self.events,
             failed = server,
@@ -229,7 +249,7 @@ impl WorkLoop {
 
     /// Leaves the queue until the ledger takes writes again; the prefetch then begins small.
     fn stay_away(&mut self) {
-        self.consumer.handle().pause();
+        self.handle.pause();
         let ledger = Arc::clone(&self.ledger);
         self.away = Some(Box::pin(async move { ledger.until_back().await }));
     }

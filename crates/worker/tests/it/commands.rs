@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use porchlight_broker::topology;
-use porchlight_device::News;
 use porchlight_device::command::command_id;
+use porchlight_device::{Action, News};
 use porchlight_event::RingEvent;
 use porchlight_store::{Store, StoreConfig};
 use porchlight_testbed::wait_for;
@@ -59,7 +59,7 @@ async fn offline_pauses_and_online_resumes_once_however_often_they_come() {
         (Some("pause"), Some("resume"))
     );
     for command in [pause, resume] {
-        let action = porchlight_device::Action::from_code(command.body["action"].as_str().unwrap()).unwrap();
+        let action = Action::from_code(command.body["action"].as_str().unwrap()).unwrap();
         assert_eq!(command.message_id, command_id("d", "o", 1, action));
         assert_eq!(command.body["id"].as_str(), Some(command.message_id.as_str()));
         assert_eq!(
@@ -218,39 +218,37 @@ async fn two_workers_at_once_agree() {
     bench.publish_all(bodies).await;
     bench.drained().await;
     nothing_owed(&bench).await;
-    let mut pauses: BTreeMap<String, u64> = BTreeMap::new();
+    let mut newest: BTreeMap<String, (u64, Action)> = BTreeMap::new();
     let queued = bench.queue(topology::COMMANDS).await.unwrap().ready;
     let received = bench.commands(|all| all.len() as u64 == queued).await;
     for command in &received {
         let [device, generation] = ["device_id", "generation"].map(|field| command.body[field].clone());
-        let action = porchlight_device::Action::from_code(command.body["action"].as_str().unwrap()).unwrap();
-        let id = command_id(
-            device.as_str().unwrap(),
-            "o",
-            generation.as_u64().unwrap(),
-            action,
-        );
-        assert_eq!(command.message_id, id);
-        let newest = pauses.entry(device.as_str().unwrap().to_owned()).or_default();
-        *newest = (*newest).max(generation.as_u64().unwrap());
+        let (device, generation) = (device.as_str().unwrap(), generation.as_u64().unwrap());
+        let action = Action::from_code(command.body["action"].as_str().unwrap()).unwrap();
+        assert_eq!(command.message_id, command_id(device, "o", generation, action));
+        let known = newest.entry(device.to_owned()).or_insert((generation, action));
+        *known = (*known).max((generation, action));
     }
     for n in 0..devices {
         let (shown, offline) = (workers[0].device(&format!("d{n}")).await, n.is_multiple_of(2));
-        assert_eq!(
-            shown["status"],
-            if offline { "offline" } else { "online" },
-            "d{n}"
-        );
+        let (status, state, action) = if offline {
+            ("offline", "paused", Action::Pause)
+        } else {
+            ("online", "running", Action::Resume)
+        };
         let operation = &shown["operations"][0];
         assert_eq!(
-            operation["state"],
-            if offline { "paused" } else { "running" },
+            (&shown["status"], &operation["state"]),
+            (&json!(status), &json!(state)),
             "d{n}"
         );
-        if let Some(newest) = pauses.get(&format!("d{n}")) {
-            assert_eq!(operation["generation"].as_u64(), Some(*newest), "d{n}");
-        }
+        // Whoever follows the commands in order of (generation, action) ends where the ledger ended. A device that
+        // was never offline, because its last event came first, owes nothing.
+        let generation = operation["generation"].as_u64().unwrap();
+        let wanted = (generation > 0).then_some((generation, action));
+        assert_eq!(newest.remove(&format!("d{n}")), wanted, "d{n}");
     }
+    assert_eq!(newest, BTreeMap::new(), "commands for others");
     for worker in workers {
         worker.stop().await.unwrap();
     }

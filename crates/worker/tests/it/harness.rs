@@ -57,7 +57,10 @@ impl Bench {
     }
 
     pub(crate) async fn with(redis: Redis) -> Self {
-        let broker = RabbitMq::shared().await;
+        Self::at(RabbitMq::shared().await, redis).await
+    }
+
+    pub(crate) async fn at(broker: &'static RabbitMq, redis: Redis) -> Self {
         let vhost = broker.vhost().await.unwrap();
         let urls = BrokerUrls::parse(&broker.url_for_vhost(&vhost)).unwrap();
         let config = PublisherConfig {
@@ -152,6 +155,14 @@ impl Bench {
 
     /// Waits for so many dead letters and gives them.
     pub(crate) async fn dead(&self, count: usize) -> Vec<DeadLetter> {
+        self.dead_when(|letters| letters == count).await
+    }
+
+    pub(crate) async fn dead_at_least(&self, count: usize) -> Vec<DeadLetter> {
+        self.dead_when(|letters| letters >= count).await
+    }
+
+    async fn dead_when(&self, enough: impl Fn(usize) -> bool) -> Vec<DeadLetter> {
         let urls = self.urls();
         let found = wait_for("the dead letters", PATIENCE, async || {
             let mut letters = Vec::new();
@@ -159,10 +170,10 @@ impl Bench {
                 letters.push(letter);
                 ControlFlow::Continue(())
             };
-            dead_letter::list(&urls, "test", 100, visit)
+            dead_letter::list(&urls, "test", 500, visit)
                 .await
                 .map_err(|error| error.to_string())?;
-            if letters.len() == count {
+            if enough(letters.len()) {
                 Ok(letters)
             } else {
                 Err(format!("{} letters", letters.len()))

@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod binary;
 mod commands;
+mod copies;
 mod harness;
 mod outage;
 mod outcomes;

@@ -149,3 +149,51 @@ async fn connections_to_the_broker_that_are_cut_under_load_lose_nothing() {
     assert_eq!(applied, f64::from(count));
     worker.stop().await.unwrap();
 }
+
+/// Deliveries whose connection is gone come again on the next; holding them would only keep a place from those.
+#[tokio::test]
+async fn what_is_held_when_its_connection_ends_is_let_go_at_once() {
+    let bench = Bench::start().await;
+    let worker = bench.worker().await;
+    bench.redis.pause();
+    publish(&bench, 8).await;
+    worker.wait_sum("porchlight_worker_held_tries_total", 1.0).await;
+    bench.broker.close_all_connections(&bench.vhost).await.unwrap();
+    let empty = wait_for("empty hands", PATIENCE, async || {
+        match worker.sum("porchlight_worker_inflight_events").await {
+            0.0 => Ok(()),
+            held => Err(format!("{held} are held")),
+        }
+    });
+    empty.await.unwrap();
+    // With nothing in hand the ledger is still asked whether it is back.
+    bench.redis.resume();
+    worker.wait_sum(SETTLED, 8.0).await;
+    worker.ready().await;
+    bench.drained().await;
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_full_prefetch_comes_when_the_ramp_is_over_and_not_before() {
+    for (ramp, wanted) in [(Duration::from_secs(600), 8), (Duration::ZERO, EVENTS as u64)] {
+        let bench = Bench::start().await;
+        let mut config = bench.config();
+        config.work.prefetch_ramp = ramp;
+        let worker = Running::start(config);
+        worker.ready().await;
+        bench.redis.pause();
+        publish(&bench, EVENTS).await;
+        worker.wait_sum("porchlight_worker_held_tries_total", 1.0).await;
+        let taken = wait_for("the prefetch", PATIENCE, async || {
+            match bench.queue(topology::EVENTS).await?.unacked {
+                unacked if unacked == wanted => Ok(()),
+                other => Err(format!("{other} of {wanted} are unacked")),
+            }
+        });
+        taken.await.unwrap();
+        bench.redis.resume();
+        worker.wait_sum(SETTLED, EVENTS as f64).await;
+        worker.stop().await.unwrap();
+    }
+}

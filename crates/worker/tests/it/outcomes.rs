@@ -6,6 +6,7 @@ use bytes::Bytes;
 use porchlight_broker::{Consumer, ConsumerConfig, topology};
 use porchlight_event::Envelope;
 use porchlight_event::sample::SAMPLES;
+use porchlight_testbed::redis::Reply;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -200,5 +201,39 @@ async fn deliveries_that_were_returned_often_are_applied_too() {
         )
         .await;
     assert!(worker.sum("porchlight_worker_redelivered_total").await >= 8.0);
+    worker.stop().await.unwrap();
+}
+
+/// The ledger fails on one device, always: its event is buried after some tries, and those beside it are applied.
+#[tokio::test]
+async fn an_event_that_the_ledger_cannot_take_is_buried_alone() {
+    let bench = Bench::start().await;
+    let worker = bench.worker().await;
+    let at = now_ms() - 60_000;
+    bench.publish_all([body("device_online", "broken", at)]).await;
+    worker.wait_sum("porchlight_worker_events_total", 1.0).await;
+    let Reply::List(keys) = bench.redis.command(&["KEYS", "porchlight:*:h:*"]).unwrap() else {
+        panic!("no keys")
+    };
+    let [Reply::Bytes(history)] = &keys[..] else {
+        panic!("{keys:?}")
+    };
+    let history = std::str::from_utf8(history).unwrap();
+    bench.redis.command(&["SET", history, "not a list"]).unwrap();
+    let others = (0..6).map(|n| body("device_online", &format!("d{n}"), at));
+    bench
+        .publish_all(others.chain([body("device_offline", "broken", at + 1)]))
+        .await;
+    let dead = bench.dead(1).await;
+    let letter = &dead[0];
+    assert_eq!(
+        (letter.reason.as_str(), letter.stage.as_deref()),
+        ("ledger_refused", Some("apply"))
+    );
+    assert_eq!(letter.envelope.body, body("device_offline", "broken", at + 1));
+    bench.drained().await;
+    let online = "porchlight_worker_events_total{type=\"device_online\",outcome=\"applied\"}";
+    assert_eq!(worker.sum(online).await, 7.0);
+    assert_eq!(worker.call("GET", "/readyz", "").await.status, 200);
     worker.stop().await.unwrap();
 }

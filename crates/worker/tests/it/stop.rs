@@ -1,39 +1,101 @@
 //! Stopping: nothing is left unacknowledged, and what was not begun is still in the queue.
 
-use std::io::Read as _;
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use porchlight_broker::topology;
-use porchlight_testbed::{free_port, wait_for};
+use porchlight_device::Status;
+use porchlight_service::Secret;
+use porchlight_store::{Store, StoreConfig};
+use porchlight_testbed::{Redis, Relay};
+use porchlight_worker::{RunError, WorkerConfig};
 
-use crate::harness::{Bench, PATIENCE, body, now_ms};
+use crate::harness::{Bench, Running, body, now_ms};
+
+/// The broker may deliver between a cancel and its answer: that is processed, too. What it sends to a consumer that is
+/// gone it takes back by itself; at the most that is a window full.
+#[tokio::test]
+async fn a_stop_under_load_leaves_nothing_unacked_and_loses_nothing() {
+    for (ramp, window) in [(Duration::from_secs(600), 8.0), (Duration::ZERO, 512.0)] {
+        let bench = Bench::start().await;
+        let mut config = bench.config();
+        config.work.prefetch_ramp = ramp;
+        let count = 3000;
+        let at = now_ms() - 60_000;
+        bench
+            .publish_all((0..count).map(|n| body("device_online", &format!("d{n}"), at)))
+            .await;
+        let mut rest = count as u64;
+        let (mut stops, mut redelivered) = (0.0, 0.0);
+        while rest > 500 && stops < 5.0 {
+            let worker = Running::start(WorkerConfig {
+                amqp: config.amqp.clone(),
+                topology: config.topology.clone(),
+                redis: config.redis.clone(),
+                keys: config.keys.clone(),
+                admin_token: None,
+                work: config.work,
+            });
+            worker.wait_sum("porchlight_worker_events_total", 100.0).await;
+            redelivered += worker.sum("porchlight_worker_redelivered_total").await;
+            worker.stop().await.unwrap();
+            stops += 1.0;
+            let queue = bench.queue(topology::EVENTS).await.unwrap();
+            assert_eq!((queue.unacked, queue.consumers), (0, 0), "{queue:?}");
+            rest = queue.ready;
+        }
+        assert!(
+            redelivered <= stops * window,
+            "{redelivered} came back in {stops} stops"
+        );
+        let last = bench.worker().await;
+        bench.drained().await;
+        // Each device was heard of exactly when its event was applied; none may be missing.
+        let store = Store::connect(&StoreConfig::new(bench.redis.url())).unwrap();
+        assert_eq!(store.counts().await.unwrap()[&Status::Online], count as u64);
+        assert_eq!(bench.queue(topology::DEAD).await.unwrap().ready, 0);
+        let duplicates = "porchlight_worker_events_total{type=\"device_online\",outcome=\"duplicate\"}";
+        assert_eq!(
+            last.sum(duplicates).await,
+            0.0,
+            "an event was applied and not acked"
+        );
+        last.stop().await.unwrap();
+    }
+}
 
 #[tokio::test]
-async fn a_stop_under_load_leaves_nothing_unacked_and_nothing_twice() {
+async fn commands_that_a_stop_has_no_time_for_are_counted_and_sent_by_the_next_worker() {
     let bench = Bench::start().await;
-    let count = 3000;
-    let at = now_ms() - 60_000;
+    // Each confirmation takes its time, one after the other.
+    let relay = Relay::start(bench.redis.address()).await.unwrap();
+    let mut config = bench.config();
+    config.redis = Secret::new(Redis::url_at(relay.address()));
+    config.work.commands_inflight_max = 1;
+    config.work.stop_grace = Duration::from_secs(1);
+    let worker = Running::start(config);
+    worker.ready().await;
+    let operations = 40;
+    for n in 0..operations {
+        worker.register("d", &format!("o{n}")).await;
+    }
+    relay.delay(Duration::from_millis(100));
     bench
-        .publish_all((0..count).map(|n| body("device_online", &format!("d{n}"), at)))
+        .publish_all([body("device_offline", "d", now_ms() - 1000)])
         .await;
-    let worker = bench.worker().await;
-    worker.wait_sum("porchlight_worker_events_total", 100.0).await;
-    worker.stop().await.unwrap();
-    let queue = bench.queue(topology::EVENTS).await.unwrap();
-    assert_eq!((queue.unacked, queue.consumers), (0, 0), "{queue:?}");
+    worker.wait_sum("porchlight_worker_commands_total", 1.0).await;
+    let error = worker.stop().await.unwrap_err();
+    let RunError::Grace { events: 0, commands } = error else {
+        panic!("{error}")
+    };
+    assert!((2..=operations).contains(&commands), "{commands} were in hand");
+    assert_eq!(bench.queue(topology::EVENTS).await.unwrap().unacked, 0);
     let next = bench.worker().await;
-    bench.drained().await;
-    // The broker answers a cancel before it has stopped delivering, and takes back what no consumer is there for.
-    let redelivered = next.sum("porchlight_worker_redelivered_total").await;
-    assert!(
-        redelivered <= 8.0,
-        "{redelivered} came back; the first prefetch is 8"
-    );
-    assert_eq!(
-        next.sum("porchlight_worker_events_total{type=\"device_online\",outcome=\"duplicate\"}")
-            .await,
-        0.0
-    );
+    let identities = |all: &[crate::harness::Received]| {
+        let ids: std::collections::BTreeSet<_> = all.iter().map(|one| one.message_id.clone()).collect();
+        ids.len()
+    };
+    let received = bench.commands(|all| identities(all) == operations).await;
+    assert!(received.iter().all(|one| one.body["action"] == "pause"));
     next.stop().await.unwrap();
 }
 
@@ -41,8 +103,8 @@ async fn a_stop_under_load_leaves_nothing_unacked_and_nothing_twice() {
 async fn a_stop_while_the_ledger_is_away_gives_everything_back_and_says_so() {
     let bench = Bench::start().await;
     let mut config = bench.config();
-    config.work.stop_grace = std::time::Duration::from_secs(1);
-    let worker = crate::harness::Running::start(config);
+    config.work.stop_grace = Duration::from_secs(1);
+    let worker = Running::start(config);
     worker.ready().await;
     bench.redis.kill();
     bench.publish_all([body("device_online", "d", now_ms())]).await;
@@ -54,60 +116,4 @@ async fn a_stop_while_the_ledger_is_away_gives_everything_back_and_says_so() {
     );
     let queue = bench.queue(topology::EVENTS).await.unwrap();
     assert_eq!((queue.ready, queue.unacked), (1, 0));
-}
-
-#[tokio::test]
-async fn the_binary_ends_with_success_on_sigterm() {
-    let bench = Bench::start().await;
-    // The topology that the bench declared has other times for its tiers than the binary wants.
-    let vhost = bench.broker.vhost().await.unwrap();
-    let port = free_port();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_porchlight-worker"))
-        .env("PORCHLIGHT_AMQP_URL", bench.broker.url_for_vhost(&vhost))
-        .env("PORCHLIGHT_REDIS_URL", bench.redis.url())
-        .env("PORCHLIGHT_ADMIN_LISTEN", format!("127.0.0.1:{port}"))
-        .env("PORCHLIGHT_ADMIN_TOKEN", "quite-a-secret-token")
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let ready = wait_for("the binary to be ready", PATIENCE, async || {
-        let answer = porchlight_testbed::http::get(([127, 0, 0, 1], port).into(), "/readyz").await;
-        match answer {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
-    ready.await.unwrap();
-    assert!(
-        Command::new("kill")
-            .arg(child.id().to_string())
-            .status()
-            .unwrap()
-            .success()
-    );
-    let ended = wait_for("the binary to end", PATIENCE, async || {
-        child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned())
-    });
-    assert_eq!(ended.await.unwrap().code(), Some(0));
-    let mut log = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    assert!(
-        log.contains("stopped cleanly") && !log.contains("quite-a-secret-token"),
-        "{log}"
-    );
-}
-
-#[test]
-fn the_binary_refuses_wrong_settings_with_code_64() {
-    let output = Command::new(env!("CARGO_BIN_EXE_porchlight-worker"))
-        .args(["--prefetch=1", "--settle=5"])
-        .env("PORCHLIGHT_REDIS_URL", "http://user:hush@host")
-        .output()
-        .unwrap();
-    let shown = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(64), "{shown}");
-    assert!(
-        shown.contains("3 settings are wrong") && !shown.contains("hush"),
-        "{shown}"
-    );
 }
