@@ -65,8 +65,11 @@ pub enum RegistrationError {
     /// The kind is not one word.
     #[error("the kind must be 1 to {KIND_BYTES_MAX} letters, digits, dashes or underscores")]
     BadKind,
-    /// The parameters are no JSON.
-    #[error("the params are not JSON")]
+    /// The parameters are no JSON, or none that a common reader takes.
+    #[error(
+        "the params are not JSON that every reader takes: nested at most 127 deep, text without lone surrogates, \
+         numbers that a double can hold"
+    )]
     BadParams,
     /// The parameters are too large.
     #[error("the params must have at most {PARAMS_BYTES_MAX} bytes")]
@@ -146,7 +149,8 @@ impl Registration {
         if self.params.len() > PARAMS_BYTES_MAX {
             return Err(RegistrationError::ParamsTooLarge);
         }
-        match serde_json::from_str::<&serde_json::value::RawValue>(&self.params) {
+        // Read whole, not only skimmed: what a common reader cannot take would be a command that no receiver can read.
+        match serde_json::from_str::<serde_json::Value>(&self.params) {
             Ok(_) => Ok(()),
             Err(_) => Err(RegistrationError::BadParams),
         }
@@ -202,6 +206,18 @@ mod tests {
             registration("k", "{} {}").check(),
             Err(RegistrationError::BadParams)
         );
+        for unreadable in [
+            &"[".repeat(200),
+            &("[".repeat(200) + &"]".repeat(200)),
+            "1e999",
+            r#""\ud800""#,
+        ] {
+            assert_eq!(
+                registration("k", unreadable).check(),
+                Err(RegistrationError::BadParams),
+                "{unreadable}"
+            );
+        }
         let large = format!("\"{}\"", "x".repeat(PARAMS_BYTES_MAX - 2));
         assert_eq!(registration("k", &large).check(), Ok(()));
         assert_eq!(

@@ -15,8 +15,8 @@ use crate::status::StatusArgs;
 /// Porchlight's tool for operators: send signed test traffic, look at queues, devices and operations, replay dead
 /// letters.
 ///
-/// Flags can also be given as the variables shown with them; a flag overrules its variable. Nothing is changed or
-/// replayed without --yes. Answers go to standard output, everything else to standard error.
+/// Flags can also be given as the variables shown with them; a flag overrules its variable. Nothing is replayed or
+/// removed without --yes. Answers go to standard output, everything else to standard error.
 #[derive(Parser)]
 #[command(name = "porchlight", version, max_term_width = 100, after_help = EXIT_CODES, arg_required_else_help = true)]
 pub(crate) struct Cli {

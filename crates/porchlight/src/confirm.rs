@@ -30,10 +30,13 @@ impl YesArgs {
             return Ok(consent);
         }
         if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-            return Err(Failure::usage(format!("{question} needs --yes")));
+            return Err(Failure::usage(format!(
+                "{} needs --yes",
+                question.trim_end_matches('?')
+            )));
         }
         // Where nothing can be written nobody reads the question, and no answer is a no.
-        let _ = write!(std::io::stderr(), "{question} [y/N] ");
+        let _ = write!(std::io::stderr(), "{} [y/N] ", crate::output::plain(question));
         let mut answer = String::new();
         let read = std::io::stdin().lock().read_line(&mut answer);
         if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {

@@ -9,7 +9,7 @@ use porchlight_device::view::{DevicePage, DeviceSummary, DeviceView};
 use crate::failure::{EXIT_CODES, Failure};
 use crate::ledger::{LedgerArgs, Which};
 use crate::operations;
-use crate::output::{Output, Table, date, plain};
+use crate::output::{Output, Table, date, short};
 
 /// Devices that one question asks for: what the ledger gives at once.
 const PAGE_DEVICES: usize = 500;
@@ -123,7 +123,7 @@ async fn list(args: ListArgs, output: Output) -> Result<(), Failure> {
     }
     output.line(format_args!("{shown} devices"));
     if let Some(cursor) = &page.next_cursor {
-        output.line(format_args!("more with --cursor {cursor}"));
+        output.line(format_args!("more with --cursor {}", short(cursor)));
     }
     Ok(())
 }
@@ -134,9 +134,9 @@ fn status(text: &str) -> Result<Status, String> {
 
 fn summary(device: &DeviceSummary) -> String {
     row(
-        &device.status,
+        &short(&device.status),
         &seconds(device.status_since),
-        &plain(&device.device_id),
+        &short(&device.device_id),
     )
 }
 
@@ -153,7 +153,7 @@ fn show(device: &DeviceView, output: Output) {
     if output.is_json() {
         return output.document(device);
     }
-    let line = |name: &str, value: &str| output.line(format_args!("{name:<10} {}", plain(value)));
+    let line = |name: &str, value: &str| output.line(format_args!("{name:<10} {}", short(value)));
     line("device", &device.device_id);
     line("account", device.account_id.as_deref().unwrap_or("-"));
     line("status", &device.status);

@@ -94,7 +94,7 @@ impl Failure {
             eprintln!("error: {}", crate::output::plain(line));
         }
         if let Some(advice) = &self.advice {
-            eprintln!("try:   {advice}");
+            eprintln!("try:   {}", crate::output::plain(advice));
         }
         ExitCode::from(self.exit as u8)
     }

@@ -1,14 +1,17 @@
 //! What a command prints: plain text for a person, JSON for a program, a progress bar where someone looks.
 //!
-//! Ids and details come from strangers: whatever goes to a terminal passes through [`plain`] first.
+//! Ids and details come from strangers: whatever goes to a terminal passes through [`plain`] or [`short`] first, and
+//! JSON carries nothing that steers a terminal either.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
+/// Most characters of one text that a table or a line shows; `--json` shows all. Ring's ids are far shorter.
+const SHOWN_CHARS_MAX: usize = 200;
 /// How often a bar is drawn again although nothing moved.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -43,7 +46,7 @@ impl Output {
     /// Prints one JSON document over several lines.
     pub(crate) fn document(self, value: &impl Serialize) {
         match serde_json::to_string_pretty(value) {
-            Ok(text) => self.line(text),
+            Ok(text) => self.line(steerless(&text)),
             Err(error) => self.line(format_args!("null // {error}")),
         }
     }
@@ -51,7 +54,7 @@ impl Output {
     /// Prints one JSON document on one line.
     pub(crate) fn json_line(self, value: &impl Serialize) {
         match serde_json::to_string(value) {
-            Ok(text) => self.line(text),
+            Ok(text) => self.line(steerless(&text)),
             Err(error) => self.line(format_args!("null // {error}")),
         }
     }
@@ -72,7 +75,7 @@ impl Table {
 
     /// Adds a row.
     pub(crate) fn row<const N: usize>(&mut self, cells: &[String; N]) {
-        self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
+        self.rows.push(cells.iter().map(|cell| short(cell)).collect());
     }
 
     /// The rows as lines, columns two spaces apart; no line ends with spaces.
@@ -108,22 +111,47 @@ impl Table {
 
 /// Text without control characters and direction marks, so that an id cannot steer a terminal.
 pub(crate) fn plain(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    escaped(text, |c, shown| shown.extend(c.escape_unicode()))
+}
+
+/// As [`plain`], and no longer than a person reads.
+pub(crate) fn short(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => plain(&text[..end]) + "…",
+        None => plain(text),
+    }
+}
+
+/// JSON text whose strings are escaped as [`plain`] would, in JSON's own way: it stays the same document.
+fn steerless(json: &str) -> String {
+    let escape = |c: char, shown: &mut String| match c {
+        // Between values, as JSON's own layout; within a string it is escaped already.
+        '\n' => shown.push(c),
+        // Whatever steers lies in the plane that four digits reach.
+        _ => drop(write!(shown, "\\u{:04x}", u32::from(c))),
     };
+    escaped(json, escape)
+}
+
+fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> String {
     if !text.contains(steers) {
         return text.to_owned();
     }
     let mut shown = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         if steers(c) {
-            shown.extend(c.escape_unicode());
+            escape(c, &mut shown);
         } else {
             shown.push(c);
         }
     }
     shown
+}
+
+/// Control characters of both kinds, separators of lines, and marks that turn the direction of what follows.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// An epoch time in milliseconds as a date, or `-`.
@@ -148,10 +176,13 @@ pub(crate) fn bar(total: u64, unit: &'static str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let form = format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{elapsed}}, {{eta}} to go");
+    let form = format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{rate}}  {{elapsed}}, {{eta}} to go");
     let bar = ProgressBar::new(total);
     if let Ok(style) = ProgressStyle::with_template(&form) {
-        bar.set_style(style);
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{:.0}/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     bar.enable_steady_tick(TICK);
     bar
@@ -166,6 +197,28 @@ mod tests {
     fn an_id_cannot_steer_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\n\u{202e}ä"), "a\\u{1b}[2Jb\\u{a}\\u{202e}ä");
         assert_eq!(plain("ava1.ring.device.X"), "ava1.ring.device.X");
+    }
+
+    #[test]
+    fn json_steers_no_terminal_and_stays_the_same_document() {
+        let value = serde_json::json!({ "a\u{9b}31m": ["\u{1b}[2J\n\u{7f}", "\u{202e}\u{2028}ä😀"] });
+        let shown = steerless(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!shown.contains(|c: char| c != '\n' && steers(c)), "{shown:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+
+    #[test]
+    fn a_text_without_end_is_cut_for_a_person() {
+        let long = "ä".repeat(1 << 20);
+        assert_eq!(short(&long).chars().count(), SHOWN_CHARS_MAX + 1);
+        let mut table = Table::new(["ID"]);
+        table.row(&[long]);
+        assert!(
+            table
+                .lines()
+                .iter()
+                .all(|line| line.chars().count() <= SHOWN_CHARS_MAX + 1)
+        );
     }
 
     #[test]

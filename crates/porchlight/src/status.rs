@@ -93,7 +93,7 @@ pub(crate) async fn run(args: StatusArgs, output: Output) -> Result<(), Failure>
         ("Redis", &status.redis.error),
     ] {
         if let Some(error) = error {
-            return Err(Failure::failed(format_args!("{name}: {error}"))
+            return Err(Failure::unavailable(format_args!("{name}: {error}"))
                 .advise("is it running, and is its URL right?"));
         }
     }

@@ -14,7 +14,7 @@ use super::filter::FilterArgs;
 use super::unreadable;
 use crate::clock::now_ms;
 use crate::failure::Failure;
-use crate::output::{Output, Table, date, plain};
+use crate::output::{Output, Table, date, plain, short};
 use crate::servers::AmqpArgs;
 
 /// Digits of a message id in a list; `show` takes a beginning.
@@ -169,7 +169,7 @@ impl Listing {
             self.matching, self.ready
         ));
         for (reason, count) in &self.by_reason {
-            output.line(format_args!("  {count:>8}  {}", plain(reason)));
+            output.line(format_args!("  {count:>8}  {}", short(reason)));
         }
         if self.looked_at < self.ready {
             output.line(format_args!("only the first {} were looked at", self.looked_at));
@@ -208,7 +208,7 @@ impl Shown {
         let line = |name: &str, value: Option<&str>| {
             output.line(format_args!(
                 "{name:<12} {}",
-                value.map_or_else(|| "-".to_owned(), plain)
+                value.map_or_else(|| "-".to_owned(), short)
             ));
         };
         line("id", Some(&row.message_id));
@@ -239,7 +239,7 @@ impl Shown {
             );
         }
         for (name, value) in &self.headers {
-            output.line(format_args!("  {}: {}", plain(name), plain(value)));
+            output.line(format_args!("  {}: {}", short(name), plain(value)));
         }
         if let Some(body) = self.body.as_ref().or(self.body_hex.as_ref()) {
             output.line("");

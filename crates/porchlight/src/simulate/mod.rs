@@ -128,6 +128,7 @@ impl Summary {
             let meaning = match status {
                 200..300 => "stored",
                 401 => "not signed with a key of the ingress",
+                404 => "not a path for webhooks; see --url",
                 503 => "not stored; Ring would send it again",
                 _ => "not stored",
             };

@@ -36,13 +36,13 @@ async fn one_server_down_is_named_and_the_other_is_still_shown() {
         ("PORCHLIGHT_AMQP_URL", away.as_str()),
         ("PORCHLIGHT_REDIS_URL", url.as_str()),
     ];
-    let ran = run(&["status"], &servers).await.expect(1);
+    let ran = run(&["status"], &servers).await.expect(69);
     assert!(ran.stdout.contains("commands owed      0"), "{ran:?}");
     assert!(
         ran.stderr.contains("RabbitMQ: ") && !format!("{ran:?}").contains("hunter2"),
         "{ran:?}"
     );
-    let status = run(&["status", "--json"], &servers).await.expect(1).json();
+    let status = run(&["status", "--json"], &servers).await.expect(69).json();
     assert!(
         status["rabbitmq"]["error"].is_string() && status["redis"]["error"].is_null(),
         "{status}"
