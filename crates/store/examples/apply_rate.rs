@@ -1,7 +1,7 @@
 //! How many events a second the ledger takes, against a script that does next to nothing, on a private server.
 //!
 //! It proves nothing by itself; it is run by hand, in release mode: `cargo run --release -p porchlight-store
-//! --example apply_rate -- [events]`.
+//! --example apply_rate -- [events [setting=value …]]`, with settings of the server.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -139,6 +139,10 @@ async fn main() {
     let events: Vec<News> = (0..count).map(event).collect();
     for round in 1..=3 {
         let redis = Redis::start_with(Fsync::EverySecond, None).await.unwrap();
+        for setting in std::env::args().skip(2) {
+            let (name, value) = setting.split_once('=').unwrap();
+            redis.command(&["CONFIG", "SET", name, value]).unwrap();
+        }
         let store = Store::connect(&StoreConfig::new(redis.url())).unwrap();
         // The devices exist already, as they do on any day but the first.
         let (first, rest) = events.split_at(DEVICES);
