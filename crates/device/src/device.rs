@@ -98,6 +98,16 @@ impl Device {
         self.settle(cause.timestamp, cause, now_ms)
     }
 
+    /// Takes the registers of its account before a registration. Its operations already follow them, or it has none.
+    pub(crate) fn account_told(&mut self, registers: &AccountRegisters, now_ms: i64) {
+        self.account.merge(registers);
+        let status = self.derived_status();
+        if status != self.status {
+            self.status = status;
+            self.status_since_ms = Some(now_ms);
+        }
+    }
+
     /// Registers an operation, or updates its kind and parameters; paused at once when the device is offline.
     /// A cancelled operation begins a new life with a higher generation.
     ///

@@ -3,7 +3,10 @@
 //! It keeps all marks for ever and reads no clock. Each real ledger must give the same answers and end in the same
 //! state for the same calls; their tests drive both side by side.
 
-use crate::{AccountRegisters, Cause, Command, Decision, Device, Kind, News, Outcome, Reason, Subject};
+use crate::{
+    AccountRegisters, Cause, Command, Decision, Device, Kind, News, Outcome, Reason, Registration,
+    RegistrationError, Subject,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The reference ledger.
@@ -28,6 +31,34 @@ impl Ledger {
             Subject::Account(id) => self.apply_to_account(id, news, now_ms),
             Subject::Other(_) => decision(Outcome::Recorded, Reason::NoEffect),
         }
+    }
+
+    /// Registers an operation on a device, which is first told what is known of its account: an account that was
+    /// removed takes no operations, also for a device that nothing was heard of yet.
+    ///
+    /// # Errors
+    /// [`RegistrationError`]; nothing was changed.
+    pub fn register(
+        &mut self,
+        device_id: &str,
+        registration: &Registration,
+        now_ms: i64,
+    ) -> Result<Option<Command>, RegistrationError> {
+        let known = self.devices.get(device_id).cloned();
+        let mut device = known.unwrap_or_else(|| Device::new(device_id));
+        if device.account_id.is_none() {
+            device.account_id.clone_from(&registration.account_id);
+        }
+        let account = device
+            .account_id
+            .as_ref()
+            .and_then(|account| self.accounts.get(account));
+        if let Some(registers) = account {
+            device.account_told(registers, now_ms);
+        }
+        let owed = device.register(registration, now_ms)?;
+        self.devices.insert(device_id.to_owned(), device);
+        Ok(owed)
     }
 
     /// The device, made when it is not known yet.

@@ -169,6 +169,22 @@ fn a_device_first_heard_of_after_its_account_was_removed_is_refused() {
 }
 
 #[test]
+fn a_removed_account_takes_no_operations_even_for_a_device_not_heard_of_yet() {
+    let mut ledger = Ledger::default();
+    ledger.apply(&event("app_integration_removed", 20), 0);
+    assert_eq!(
+        ledger.register("dev-1", &registration("op"), 0),
+        Err(RegistrationError::DeviceRemoved)
+    );
+    assert!(
+        ledger.devices.is_empty(),
+        "a refused registration leaves nothing behind"
+    );
+    ledger.apply(&event("app_integration_added", 30), 0);
+    assert_eq!(ledger.register("dev-1", &registration("op"), 0), Ok(None));
+}
+
+#[test]
 fn a_newer_account_takes_the_device_and_cancels_the_operations_of_the_other() {
     let mut ledger = with_operation();
     ledger.apply(&event("device_online", 10), 0);

@@ -3,7 +3,7 @@
 use crate::support::{Event, store};
 use porchlight_device::model::Ledger;
 use porchlight_device::view::HISTORY_ENTRIES_MAX;
-use porchlight_device::{Cause, Command, Device, News, Outcome, Registration, RegistrationError, Status};
+use porchlight_device::{Device, News, Outcome, Registration, Status};
 use porchlight_store::{DeviceFilter, RegisterError, Store};
 use porchlight_testbed::Redis;
 use proptest::prelude::*;
@@ -128,45 +128,6 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the model says of a registration: it speaks of one device only, so what the device would know of its account
-/// is told to it first.
-fn register(
-    ledger: &mut Ledger,
-    device_id: &str,
-    registration: &Registration,
-    now_ms: i64,
-) -> Result<Option<Command>, RegistrationError> {
-    let mut device = ledger
-        .devices
-        .get(device_id)
-        .cloned()
-        .unwrap_or_else(|| Device::new(device_id));
-    let mut told = Vec::new();
-    if let Some(account) = device
-        .account_id
-        .clone()
-        .or_else(|| registration.account_id.clone())
-    {
-        let registers = ledger.accounts.get(&account).cloned().unwrap_or_default();
-        let cause = Cause {
-            event_id: String::new(),
-            request_id: None,
-            kind: String::new(),
-            timestamp: now_ms,
-        };
-        device.account_id = Some(account);
-        told = device.account_changed(&registers, &cause, now_ms);
-    }
-    let owed = device.register(registration, now_ms)?;
-    assert_eq!(
-        told,
-        [],
-        "only a removal makes the others owe something, and then nothing is registered"
-    );
-    ledger.devices.insert(device_id.to_owned(), device);
-    Ok(owed)
-}
-
 /// Takes the steps on both sides and compares after each.
 async fn walk(redis: &Redis, store: &Store, steps: Vec<Step>) -> Result<(), TestCaseError> {
     redis.command(&["FLUSHALL"]).unwrap();
@@ -187,7 +148,7 @@ async fn walk(redis: &Redis, store: &Store, steps: Vec<Step>) -> Result<(), Test
                 prop_assert_eq!(got, Ok(wanted), "{:?}", news);
             }
             Step::Register(device, registration) => {
-                let wanted = register(&mut ledger, &device, &registration, now_ms);
+                let wanted = ledger.register(&device, &registration, now_ms);
                 let got = store.register(&device, &registration, now_ms).await;
                 prop_assert_eq!(got, wanted.map_err(RegisterError::Refused));
             }
