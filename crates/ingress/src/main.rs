@@ -19,7 +19,7 @@ async fn main() -> ExitCode {
     };
     let (settings, log) = match Settings::check(&args) {
         Ok(checked) => checked,
-        Err(problems) => return problems.report(),
+        Err(problems) => return problems.report(&Args::command()),
     };
     drop(args);
     if let Err(error) = telemetry::init(log) {
@@ -46,7 +46,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(settings: Settings) -> io::Result<Drained> {
+async fn run(mut settings: Settings) -> io::Result<Drained> {
     let stop = stop::on_signals()?;
     let hangups = Hangups::listen()?;
     let bind = |name, address| {
@@ -57,7 +57,7 @@ async fn run(settings: Settings) -> io::Result<Drained> {
         public: bind("PORCHLIGHT_LISTEN", settings.listen)?,
         admin: bind("PORCHLIGHT_ADMIN_LISTEN", settings.admin_listen)?,
     };
-    settings.warn_of_few_files();
+    settings.fit_to_open_files();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %listeners.public.local_addr()?,

@@ -95,21 +95,28 @@ impl Settings {
         &self.receive.path
     }
 
-    /// Warns where the system allows fewer open files than connections were asked for: accepting would fail before
-    /// the limit is reached.
-    pub fn warn_of_few_files(&self) {
-        let needed = self.server.connections_max + OTHER_FILES;
-        match porchlight_service::process::open_files_limit() {
-            Some(limit) if limit < needed => {
-                tracing::warn!(
-                    limit,
-                    needed,
-                    "the limit of open files (ulimit -n) is too low for the connections"
-                );
-            }
-            _ => {}
+    /// Takes fewer connections where the system allows too few open files, and warns: strangers could otherwise use up
+    /// what the broker, the health checks and the key files need.
+    pub fn fit_to_open_files(&mut self) {
+        let asked = self.server.connections_max;
+        if let Some(limit) = porchlight_service::process::open_files_limit() {
+            self.server.connections_max = fit(asked, limit);
+        }
+        if self.server.connections_max < asked {
+            tracing::warn!(
+                setting = "PORCHLIGHT_CONNECTIONS_MAX",
+                asked,
+                taken = self.server.connections_max,
+                needed_open_files = asked + OTHER_FILES,
+                "fewer connections than set: the limit of open files (ulimit -n) is too low"
+            );
         }
     }
+}
+
+/// As many of the connections asked for as leave room for other files.
+fn fit(asked: usize, open_files_max: usize) -> usize {
+    asked.min(open_files_max.saturating_sub(OTHER_FILES).max(1))
 }
 
 fn check_receive(c: &mut Checker, args: &Args) -> ReceiveLimits {
@@ -197,6 +204,14 @@ mod tests {
         Settings::check(&args)
             .map(|(settings, _)| settings)
             .map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn connections_leave_room_for_other_files() {
+        assert_eq!(
+            [fit(4096, 20_000), fit(4096, 1024), fit(4096, 100)],
+            [4096, 896, 1]
+        );
     }
 
     #[test]

@@ -237,10 +237,11 @@ impl Problems {
         self.0.iter()
     }
 
-    /// Tells them all on standard error; the code to exit with.
+    /// Tells them all on standard error, and which variables look like mistyped ones of `command`; the code to exit
+    /// with.
     #[expect(clippy::print_stderr, reason = "the log's own settings may be what is wrong")]
-    pub fn report(&self) -> ExitCode {
-        eprint!("{self}");
+    pub fn report(&self, command: &clap::Command) -> ExitCode {
+        eprint!("{self}{}", unknown::mistyped_variables(command));
         ExitCode::from(crate::exit::BAD_SETTINGS)
     }
 }

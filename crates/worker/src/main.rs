@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     };
     let settings = match Settings::check(&args) {
         Ok(settings) => settings,
-        Err(problems) => return problems.report(),
+        Err(problems) => return problems.report(&Args::command()),
     };
     std::panic::set_hook(Box::new(log_panic));
     match start(settings) {
@@ -39,7 +39,8 @@ fn start(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = stop::on_signals()?;
-        let listener = http::listen(settings.admin_listen)?;
+        let listener = http::listen(settings.admin_listen)
+            .map_err(|error| format!("PORCHLIGHT_ADMIN_LISTEN {}: {error}", settings.admin_listen))?;
         let keys = settings.keys.watch(stop::Hangups::listen()?, stop.clone());
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

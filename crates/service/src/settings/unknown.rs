@@ -43,8 +43,7 @@ pub fn unknown_variables(
 /// Logs what [`unknown_variables`] finds in this process's environment: a likely typing mistake as a warning, the rest
 /// for information. Values are not read.
 pub fn warn_of_unknown_variables(command: &clap::Command) {
-    let present = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for UnknownVariable { name, meant } in unknown_variables(command, present) {
+    for UnknownVariable { name, meant } in unknown_variables(command, present()) {
         match meant {
             Some(meant) => tracing::warn!(
                 setting = name,
@@ -57,6 +56,23 @@ pub fn warn_of_unknown_variables(command: &clap::Command) {
             ),
         }
     }
+}
+
+/// The same for a start that failed, where there may be no log: each likely typing mistake as a line, or nothing. A
+/// setting that is required and missing may well be there under a wrong name.
+pub(super) fn mistyped_variables(command: &clap::Command) -> String {
+    unknown_variables(command, present())
+        .into_iter()
+        .filter_map(|UnknownVariable { name, meant }| Some((name, meant?)))
+        .map(|(name, meant)| format!("{name} is unknown and was ignored; is {meant} meant?\n"))
+        .collect()
+}
+
+/// The names in this process's environment; one that is empty counts as not set.
+fn present() -> impl Iterator<Item = String> {
+    std::env::vars_os()
+        .filter(|(_, value)| !value.is_empty())
+        .filter_map(|(name, _)| name.into_string().ok())
 }
 
 /// Single-letter insertions, deletions and replacements between two names.
