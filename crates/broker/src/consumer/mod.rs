@@ -45,7 +45,7 @@ pub struct ConsumerConfig {
     pub prefetch_full: u16,
     /// How long a connection must have been good before the full prefetch.
     pub healthy_after: Duration,
-    /// Begin as after [`Handle::pause`]: nothing is taken before [`Handle::resume`].
+    /// Begin as after [`ConsumerHandle::pause`]: nothing is taken before [`ConsumerHandle::resume`].
     pub begin_paused: bool,
 }
 
