@@ -146,7 +146,7 @@ fn row(status: &str, since: &str, device: &str) -> String {
 
 /// To the second; lists have no room for more.
 fn seconds(ms: Option<i64>) -> String {
-    date(ms.map(|ms| ms - ms.rem_euclid(1_000))).replace(".000Z", "Z")
+    date(ms.map(|ms| ms.saturating_sub(ms.rem_euclid(1_000)))).replace(".000Z", "Z")
 }
 
 fn show(device: &DeviceView, output: Output) {

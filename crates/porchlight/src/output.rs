@@ -12,6 +12,8 @@ use serde::Serialize;
 
 /// Most characters of one text that a table or a line shows; `--json` shows all. Ring's ids are far shorter.
 const SHOWN_CHARS_MAX: usize = 200;
+/// The years 1 to 9999, in milliseconds since 1970.
+const DATES_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 /// How often a bar is drawn again although nothing moved.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -154,9 +156,13 @@ fn steers(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// An epoch time in milliseconds as a date, or `-`.
+/// An epoch time in milliseconds as a date, or `-`; one that no calendar has stays a number.
 pub(crate) fn date(ms: Option<i64>) -> String {
-    ms.map_or_else(|| "-".to_owned(), porchlight_device::command::iso_milliseconds)
+    match ms {
+        None => "-".to_owned(),
+        Some(ms) if DATES_MS.contains(&ms) => porchlight_device::command::iso_milliseconds(ms),
+        Some(ms) => format!("{ms}ms"),
+    }
 }
 
 /// A span of time for a person: `850ms`, `12s`, `3m 20s`, `5h 10m`, `2d 3h`.
@@ -229,6 +235,13 @@ mod tests {
             table.lines(),
             ["QUEUE              READY", "porchlight.events  3"]
         );
+    }
+
+    #[test]
+    fn a_time_beyond_the_calendar_stays_a_number() {
+        assert_eq!(date(Some(253_402_300_799_999)), "9999-12-31T23:59:59.999Z");
+        assert_eq!(date(Some(-62_135_596_800_000)), "0001-01-01T00:00:00.000Z");
+        assert_eq!(date(Some(i64::MIN)), "-9223372036854775808ms");
     }
 
     #[test]
