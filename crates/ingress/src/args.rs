@@ -149,7 +149,7 @@ pub struct Args {
         help_heading = "Limits"
     )]
     pub(crate) body_memory_max: String,
-    /// Largest request line and headers together; beyond it 431. 8KiB to 64KiB.
+    /// Largest request line and headers together; beyond it, or beyond 100 headers, 431. 8KiB to 64KiB.
     #[arg(
         long,
         env = "PORCHLIGHT_HEAD_BYTES_MAX",
@@ -159,7 +159,8 @@ pub struct Args {
         help_heading = "Limits"
     )]
     pub(crate) head_bytes_max: String,
-    /// Open connections; more wait in the system's queue. 1 to 65536.
+    /// Open connections; more wait in the system's queue. Fewer are taken where the limit of open files is too low. 1 to
+    /// 65536.
     #[arg(
         long,
         env = "PORCHLIGHT_CONNECTIONS_MAX",

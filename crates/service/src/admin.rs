@@ -40,6 +40,8 @@ pub type ReadyFn = Arc<dyn Fn() -> Result<(), Vec<NotReady>> + Send + Sync>;
 /// be spawned.
 pub type ApiFn = Arc<dyn Fn(ApiRequest) -> BoxFuture<ApiResponse> + Send + Sync>;
 
+/// One part of so many of the places for connections is not left to idle ones: health checks must find a place.
+const SPARE_PART: usize = 4;
 /// How long open requests get when the listener stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
@@ -191,9 +193,10 @@ async fn connection(
     stream: TcpStream,
     admin: Arc<Admin>,
     stop: CancellationToken,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) {
     let limits = admin.limits;
+    let places = Arc::clone(permit.semaphore());
     let io = GuardedIo::new(
         stream,
         ConnectionLimits {
@@ -204,7 +207,10 @@ async fn connection(
         },
     );
     let phase = io.phase();
-    let service = service_fn(move |request| answer(Arc::clone(&admin), Arc::clone(&phase), request));
+    let service = service_fn(move |request| {
+        let crowded = places.available_permits() < limits.connections_max / SPARE_PART;
+        answer(Arc::clone(&admin), Arc::clone(&phase), crowded, request)
+    });
     let builder = http::connection_builder(limits.head_bytes_max);
     let served = builder.serve_connection(TokioIo::new(io), service);
     tokio::pin!(served);
@@ -223,6 +229,7 @@ async fn connection(
 async fn answer(
     admin: Arc<Admin>,
     phase: Arc<ConnectionPhase>,
+    crowded: bool,
     request: Request<Incoming>,
 ) -> Result<Answer, std::convert::Infallible> {
     let mark = phase.begin_request();
@@ -237,6 +244,11 @@ async fn answer(
             "the answer took too long",
         ),
     };
+    if crowded {
+        answer
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     // A body may be left unread; the answer must reach the client all the same.
     if has_body && !head && !answer.status().is_success() {
         answer
@@ -390,5 +402,41 @@ mod tests {
         let answer = readiness(Err(vec![NotReady::new("broker", "no connection")]));
         assert_eq!(answer.status(), 503);
         assert_eq!(readiness(Ok(())).status(), 200);
+    }
+
+    #[tokio::test]
+    async fn idle_connections_leave_places_for_health_checks() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = http::listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = AdminLimits {
+            connections_max: 4,
+            ..AdminLimits::default()
+        };
+        let admin = Admin {
+            ready: Arc::new(|| Ok(())),
+            metrics: Arc::new(Metrics::new("0", "test")),
+            api: None,
+            token: None,
+            limits,
+        };
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(serve(listener, admin, stop.clone()));
+        let mut idle = Vec::new();
+        // Each is answered and stays open on its side; without spare places the fifth would wait for the others' end.
+        for _ in 0..8 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream
+                .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await
+                .unwrap();
+            let mut answer = [0; 15];
+            let read = tokio::time::timeout(Duration::from_secs(4), stream.read_exact(&mut answer)).await;
+            read.unwrap().unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200 OK");
+            idle.push(stream);
+        }
+        stop.cancel();
+        served.await.unwrap();
     }
 }
