@@ -130,11 +130,27 @@ async fn daemons_that_start_before_their_servers_wait_for_them() {
         .post(&event("device_online", "d", "acct", now_ms()))
         .await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    let ingress = pipeline.ingresses[0].daemon();
+    let told = ingress.logs();
+    assert!(
+        told.contains("events cannot be stored"),
+        "nobody is told why: {told}"
+    );
     pipeline.broker.node().start_again().await.unwrap();
     pipeline.redis.start_again().await.unwrap();
     for member in pipeline.members() {
         member.wait_until_ready().await;
     }
+    wait_for("the log to say so", PATIENCE, async || {
+        let logs = ingress.logs();
+        if logs.contains("broker connection ready") {
+            Ok(())
+        } else {
+            Err(logs)
+        }
+    })
+    .await
+    .unwrap();
     pipeline
         .accept(&event("device_online", "d", "acct", now_ms()))
         .await;

@@ -60,6 +60,9 @@ pub async fn run(
 
     let publisher = Publisher::start(settings.publisher, CancellationToken::new());
     let storage = Storage::new(publisher, settings.slot_timeout);
+    let told = ended.clone();
+    let changes = storage.clone().tell_changes();
+    tokio::spawn(async move { told.run_until_cancelled(changes).await });
     let keys = settings
         .keys
         .watch(Arc::clone(&counted), hangups.clone(), ended.clone());

@@ -99,6 +99,33 @@ impl Storage {
         self.publisher.stats()
     }
 
+    /// Logs each change of the connection: an ingress that can store nothing, and why, must not be found out from its
+    /// answers alone. Returns when the publisher has ended.
+    pub(crate) async fn tell_changes(self) {
+        let (mut states, mut told) = (self.publisher.state(), String::new());
+        loop {
+            let state = states.borrow_and_update().clone();
+            let why = self.not_ready().map_or_else(String::new, |reason| reason.message);
+            match &state {
+                // Between two attempts nothing is new, and the same failure at every attempt is one line.
+                BrokerState::Connecting { last_error: None } | BrokerState::Stopped => {}
+                BrokerState::Ready if told != "ready" => {
+                    tracing::info!("broker connection ready");
+                    told = "ready".to_owned();
+                }
+                BrokerState::Ready => {}
+                _ if told != why => {
+                    tracing::warn!(reason = why, "events cannot be stored");
+                    told = why;
+                }
+                _ => {}
+            }
+            if states.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Closes the connection to the broker, politely and in bounded time.
     pub(crate) async fn close(&self) {
         if tokio::time::timeout(CLOSE_MAX, self.publisher.close(CLOSE_DRAIN_MAX))
