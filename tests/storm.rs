@@ -1,8 +1,7 @@
 //! Everything at once: events three times each in random order, every process killed, the broker restarted.
 //!
-//! The short form is the one promised for every run; numbers for a long one come from the environment:
-//! `PORCHLIGHT_STORM_DEVICES`, `PORCHLIGHT_STORM_EVENTS`, `PORCHLIGHT_STORM_ROUNDS` (of kills) and
-//! `PORCHLIGHT_STORM_SEED`.
+//! The short form is the one promised for every run; the long form is `tests/storm`, which hands its numbers down in
+//! `PORCHLIGHT_STORM_DEVICES`, `_EVENTS`, `_ROUNDS` (of kills) and `_SEED`.
 #![expect(clippy::print_stdout, reason = "the long form shows what it did")]
 
 use std::collections::{BTreeMap, BTreeSet};
