@@ -58,6 +58,7 @@ pub(crate) struct Ledger {
     store: Store,
     condition: Mutex<Condition>,
     up: watch::Sender<bool>,
+    takes_work: watch::Sender<bool>,
     metrics: Arc<WorkerMetrics>,
 }
 
@@ -102,6 +103,7 @@ impl Ledger {
             store,
             condition: Mutex::new(condition),
             up: watch::Sender::new(false),
+            takes_work: watch::Sender::new(false),
             metrics,
         })
     }
@@ -111,9 +113,9 @@ impl Ledger {
         self.up.subscribe()
     }
 
-    /// Whether the last attempt to take an event succeeded.
-    pub(crate) fn takes_work(&self) -> bool {
-        self.lock().works
+    /// Whether the last attempt to take an event succeeded, and every change of it.
+    pub(crate) fn takes_work(&self) -> watch::Receiver<bool> {
+        self.takes_work.subscribe()
     }
 
     /// Applies events in one round trip; one answer for each, in order. `turn` spreads the calls over connections.
@@ -256,7 +258,10 @@ impl Ledger {
             Witness::Work => condition.works = error.is_none(),
             Witness::Sweep => condition.sweeps = error.is_none(),
         }
-        let is_up = condition.works && condition.sweeps;
+        let works = condition.works;
+        self.takes_work
+            .send_if_modified(|known| std::mem::replace(known, works) != works);
+        let is_up = works && condition.sweeps;
         // The first answer is a change, too, from not knowing.
         if let (true, Some(error)) = (was_up, error) {
             condition.down_since = Instant::now();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use porchlight_broker::{AckOutcome, Batch, Consumer, ConsumerHandle};
+use tokio::sync::watch;
 
 use crate::dispatch::Dispatch;
 use crate::ledger::Ledger;
@@ -26,6 +27,7 @@ pub(crate) struct WorkLoop {
     handle: ConsumerHandle,
     settler: Arc<Settler>,
     ledger: Arc<Ledger>,
+    ledger_takes_work: watch::Receiver<bool>,
     dispatch: Dispatch,
     metrics: Arc<WorkerMetrics>,
     settings: WorkSettings,
@@ -60,6 +62,8 @@ enum Step {
     Acked,
     /// The ledger takes writes again.
     LedgerIsBack,
+    /// The ledger began or ceased to take events: what may be taken from the queue is to be thought over.
+    LedgerTurned,
 }
 
 impl WorkLoop {
@@ -76,6 +80,7 @@ impl WorkLoop {
             handle: consumer.handle(),
             consumer,
             settler,
+            ledger_takes_work: ledger.takes_work(),
             ledger,
             dispatch,
             metrics,
@@ -129,6 +134,7 @@ impl WorkLoop {
             _ = optional(self.acking.as_mut()) => Step::Acked,
             Some(worked) = self.at_work.next() => Step::Worked(worked),
             () = optional(self.away.as_mut()) => Step::LedgerIsBack,
+            Ok(()) = self.ledger_takes_work.changed() => Step::LedgerTurned,
             batch = self.consumer.next_batch(self.settings.batch_size), if may_take => Step::Taken(batch),
         }
     }
@@ -137,7 +143,7 @@ impl WorkLoop {
     fn may_take(&self) -> bool {
         // Away from the queue there is nothing to take, but the end must be noticed.
         let free = self.waiting.is_empty() && !self.alone && self.at_work.len() < self.settings.batches_max;
-        !self.ended && free && (self.away.is_some() || self.ledger.takes_work())
+        !self.ended && free && (self.away.is_some() || *self.ledger_takes_work.borrow())
     }
 
     fn apply(&mut self, step: Step) {
@@ -145,16 +151,17 @@ impl WorkLoop {
             Step::Taken(Some(batch)) => self.take(batch),
             Step::Taken(None) => self.ended = true,
             Step::Worked(Ok(settled)) => self.finish(settled),
-            Step::Worked(Err(gave_up)) => self.give_up(gave_up),
+            Step::Worked(Err(gave_up)) => self.give_up(&gave_up),
             Step::Acked => self.acking = None,
             Step::LedgerIsBack => {
                 self.away = None;
                 self.handle.resume();
             }
+            Step::LedgerTurned => {}
         }
         self.begin();
         // What is held asks a failing ledger again and again. With nothing in hand nobody would.
-        if self.events == 0 && self.away.is_none() && !self.ledger.takes_work() {
+        if self.events == 0 && self.away.is_none() && !*self.ledger_takes_work.borrow() {
             self.stay_away();
         }
         self.ack();
@@ -216,7 +223,7 @@ impl WorkLoop {
         }
     }
 
-    fn give_up(&mut self, gave_up: GaveUp) {
+    fn give_up(&mut self, gave_up: &GaveUp) {
         match gave_up.failed {
             Failed::Ledger => {
                 self.give_back("the ledger", gave_up.incarnation);

@@ -185,7 +185,8 @@ async fn the_full_prefetch_comes_when_the_ramp_is_over_and_not_before() {
         bench.redis.pause();
         publish(&bench, EVENTS).await;
         worker.wait_sum("porchlight_worker_held_tries_total", 1.0).await;
-        let taken = wait_for("the prefetch", PATIENCE, async || {
+        // Far less than the ramp that is the default.
+        let taken = wait_for("the prefetch", Duration::from_secs(10), async || {
             match bench.queue(topology::EVENTS).await?.unacked {
                 unacked if unacked == wanted => Ok(()),
                 other => Err(format!("{other} of {wanted} are unacked")),

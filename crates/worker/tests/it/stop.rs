@@ -19,12 +19,12 @@ async fn a_stop_under_load_leaves_nothing_unacked_and_loses_nothing() {
         let bench = Bench::start().await;
         let mut config = bench.config();
         config.work.prefetch_ramp = ramp;
-        let count = 3000;
+        let count: u64 = 3000;
         let at = now_ms() - 60_000;
         bench
             .publish_all((0..count).map(|n| body("device_online", &format!("d{n}"), at)))
             .await;
-        let mut rest = count as u64;
+        let mut rest = count;
         let (mut stops, mut redelivered) = (0.0, 0.0);
         while rest > 500 && stops < 5.0 {
             let worker = Running::start(WorkerConfig {
@@ -51,7 +51,7 @@ async fn a_stop_under_load_leaves_nothing_unacked_and_loses_nothing() {
         bench.drained().await;
         // Each device was heard of exactly when its event was applied; none may be missing.
         let store = Store::connect(&StoreConfig::new(bench.redis.url())).unwrap();
-        assert_eq!(store.counts().await.unwrap()[&Status::Online], count as u64);
+        assert_eq!(store.counts().await.unwrap()[&Status::Online], count);
         assert_eq!(bench.queue(topology::DEAD).await.unwrap().ready, 0);
         let duplicates = "porchlight_worker_events_total{type=\"device_online\",outcome=\"duplicate\"}";
         assert_eq!(
