@@ -10,8 +10,8 @@ use redis::Value;
 
 /// Devices told in one round trip.
 const PAGE_DEVICES: usize = 64;
-/// Pages that one call walks: 64 000 devices, far beyond any home. What is left is told by the next call.
-const PAGES_MAX: usize = 1000;
+/// Commands that are given back to be sent at once, which bounds memory; the outbox has all of them.
+const COMMANDS_MAX: usize = 1024;
 /// Notes that one look at the accounts of a partition asks the server for.
 const NOTES_SCAN: usize = 64;
 
@@ -123,7 +123,7 @@ impl Store {
         let account = Place::of(&note.account_id);
         let mut commands = Vec::new();
         let mut from = "-".to_owned();
-        for _ in 0..PAGES_MAX {
+        loop {
             let page = Call::plain("ZRANGEBYLEX")
                 .arg(account.devices_of_account())
                 .arg(&from)
@@ -139,7 +139,8 @@ impl Store {
             };
             let calls = members.iter().map(tell).collect::<Result<Vec<_>, StoreError>>()?;
             for answer in self.run(shard, calls).await {
-                commands.extend(reply::commands(answer?)?);
+                let owed = reply::commands(answer?)?;
+                commands.extend(owed.into_iter().take(COMMANDS_MAX - commands.len()));
             }
             let Some(last) = members.last().filter(|_| members.len() == PAGE_DEVICES) else {
                 let done = Script::SpreadDone.call(&[account.partition.accounts_to_tell()]);

@@ -174,7 +174,13 @@ impl Connections {
         if let Some(ready) = slot.ready()? {
             return Ok(ready);
         }
-        match self.connect().await {
+        // Whatever the server says while it is being connected to (too many clients, say) speaks of the server and not
+        // of the call that happened to need a connection.
+        let connected = self.connect().await.map_err(|error| match error {
+            error if error.is_fault() => error,
+            other => StoreError::Unavailable(other.to_string()),
+        });
+        match connected {
             Ok(connection) => {
                 let mut held = slot.held();
                 held.number += 1;

@@ -6,6 +6,7 @@ use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicU64, AtomicUsize},
 };
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -16,6 +17,26 @@ pub(super) struct Counters {
     pub(super) late: AtomicU64,
     pub(super) nacked: AtomicU64,
     pub(super) timeouts_in_row: AtomicUsize,
+    /// Since when the broker has refused everything; `None` after any success.
+    refused_since: Mutex<Option<Instant>>,
+}
+
+impl Counters {
+    /// How long the broker has refused everything.
+    pub(super) fn refusing_for(&self) -> Option<Duration> {
+        let since = self.refused_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed())
+    }
+
+    /// Notes a refusal, or a success.
+    pub(super) fn note_refusal(&self, refused: bool) {
+        let mut since = self.refused_since.lock().unwrap_or_else(PoisonError::into_inner);
+        match (refused, *since) {
+            (true, None) => *since = Some(Instant::now()),
+            (false, Some(_)) => *since = None,
+            _ => {}
+        }
+    }
 }
 
 /// Tells the supervisor, once, why a connection must be given up.

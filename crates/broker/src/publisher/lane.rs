@@ -267,11 +267,13 @@ impl Lane {
         match result {
             Ok(Confirmation::Ack(None)) => {
                 self.counters.timeouts_in_row.store(0, Relaxed);
+                self.counters.note_refusal(false);
                 Verdict::Acked
             }
             Ok(Confirmation::Nack(None)) => {
                 self.counters.timeouts_in_row.store(0, Relaxed);
                 self.counters.nacked.fetch_add(1, Relaxed);
+                self.counters.note_refusal(true);
                 Verdict::Nacked
             }
             Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Verdict::Returned,

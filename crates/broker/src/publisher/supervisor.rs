@@ -23,6 +23,10 @@ use crate::{
 /// How often silence and blocking are looked at; far below the deadlines they are held to.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
+/// After so long with nothing but refusals the session is renewed. RabbitMQ 3.10 tells the publishers of a full queue to
+/// go on when the queue has shrunk, but not when its limit has grown; new channels ask afresh.
+const REFUSED_MAX: Duration = Duration::from_secs(10);
+
 struct Built {
     link: Link,
     events: Events,
@@ -108,6 +112,7 @@ async fn run(
 ) -> Option<String> {
     let began = Instant::now();
     shared.counters.timeouts_in_row.store(0, Relaxed);
+    shared.counters.note_refusal(false);
     shared.connections_made.fetch_add(1, Relaxed);
     shared.install(Some(Arc::clone(&built.session)));
     shared.state.send_replace(BrokerState::Ready);
@@ -154,6 +159,9 @@ async fn watch(built: &mut Built, config: &PublisherConfig, shared: &Shared) -> 
             _ = ticks.tick() => {
                 if let Some(reason) = doubt(built, &blocking, config) {
                     return Some(reason);
+                }
+                if shared.counters.refusing_for().is_some_and(|refusing| refusing > REFUSED_MAX) {
+                    return Some(format!("the broker refused everything for more than {REFUSED_MAX:?}"));
                 }
             }
         }
