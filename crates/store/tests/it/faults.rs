@@ -2,7 +2,7 @@
 
 use crate::support::{PATIENCE, apply, news, registration, store, store_on};
 use porchlight_device::{Action, Decision, News, Outcome};
-use porchlight_store::{Store, StoreError};
+use porchlight_store::{Store, StoreConfig, StoreError};
 use porchlight_testbed::redis::{Fsync, Reply};
 use porchlight_testbed::{Redis, wait_for};
 use std::sync::Arc;
@@ -279,4 +279,16 @@ async fn the_server_tells_what_an_operator_should_know() {
         .unwrap();
     redis.command(&["CONFIG", "SET", "appendonly", "no"]).unwrap();
     assert_eq!(store.server_facts().await.unwrap().warnings().len(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_the_connection_itself_is_a_fault_and_buries_no_event() {
+    let redis = Redis::start().await.unwrap();
+    let unexpected_password = format!("redis://:a-password@{}", redis.address());
+    let store = Store::connect(&StoreConfig::new(unexpected_password)).unwrap();
+    let error = apply(&store, &news("device_online", "dev", 1), 0)
+        .await
+        .unwrap_err();
+    assert!(error.is_fault(), "{error:?}");
+    assert!(!error.to_string().contains("a-password"), "{error}");
 }
