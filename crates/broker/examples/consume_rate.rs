@@ -70,7 +70,7 @@ async fn fill(url: &str, count: usize) {
     let publisher = Publisher::start(config, CancellationToken::new());
     publisher
         .state()
-        .wait_for(porchlight_broker::BrokerState::is_ready)
+        .wait_for(porchlight_broker::QueueState::is_ready)
         .await
         .unwrap();
     let mut tasks = JoinSet::new();

@@ -171,7 +171,7 @@ async fn ready_publisher(url: &str, inflight: usize, channels: usize) -> Publish
     let publisher = Publisher::start(config, CancellationToken::new());
     publisher
         .state()
-        .wait_for(porchlight_broker::BrokerState::is_ready)
+        .wait_for(porchlight_broker::QueueState::is_ready)
         .await
         .unwrap();
     publisher

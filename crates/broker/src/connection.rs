@@ -36,36 +36,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A link that lived this long was a good one: the next trouble starts with a short wait again.
 const BACKOFF_FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
-/// Where a publisher or consumer stands with its broker; watch it through `tokio::sync::watch`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BrokerState {
-    /// No connection; one is being made or waited for.
-    Connecting {
-        /// Why the last attempt or connection ended; `None` before the first.
-        last_error: Option<String>,
-    },
-    /// Connected, topology in place.
-    Ready,
-    /// Connected, but the broker has stopped reading from us (memory or disk alarm).
-    Blocked {
-        /// The broker's words.
-        reason: String,
-    },
-    /// A consumer that was told to stay away from its queue until it is resumed.
-    Paused,
-    /// Closed for good.
-    Stopped,
-}
-
-impl BrokerState {
-    /// Whether work can be done now.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        matches!(self, Self::Ready)
-    }
-}
-
 /// The server's version, as its greeting told it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerVersion {

@@ -3,7 +3,7 @@
 //! It knows neither Redis nor HTTP, and decides nothing about events: what becomes of a delivery is the worker's.
 //!
 //! - [`topology`]: every name and argument, declared by whoever comes first.
-//! - [`connection`]: connecting with deadlines, and the [`BrokerState`] everybody watches.
+//! - [`connection`]: connecting with deadlines, and the [`QueueState`] everybody watches.
 //! - [`publisher`]: a success is exactly an un-returned ack of that very publish.
 //! - [`consumer`]: deliveries in batches; an ack can only reach the channel it belongs to.
 //! - [`dead_letter`] and [`replay`]: look at the dead letters, and send them round again.
@@ -25,12 +25,13 @@ pub mod topology;
 pub mod urls;
 mod wire;
 
-pub use connection::{BrokerState, ConnectError, Link, ServerVersion};
-pub use consumer::{AckOutcome, Batch, Consumer, ConsumerConfig, ConsumerHandle, Delivery};
+pub use connection::{ConnectError, Link, ServerVersion};
+pub use consumer::{Consumer, ConsumerConfig, ConsumerHandle};
 pub use dead_letter::{DeadLetter, DeadLetterError, Origin};
 pub use depth::{DepthReader, QueueCounts, QueueDepth};
+pub use porchlight_event::queue::{AckOutcome, Batch, DeathNote, Delivery, QueueState, RetryTier};
 pub use publisher::{Confirmed, PublishDeadlines, PublishError, Publisher, PublisherConfig, PublisherStats};
 pub use replay::{ReplayOptions, ReplaySummary, StopReason};
 pub use topology::{TopologyConfig, TopologyError};
 pub use urls::{BrokerUrls, UrlError};
-pub use wire::{DeathNote, Headers, Outgoing, RetryTier};
+pub use wire::{Headers, Outgoing, retry_queue};

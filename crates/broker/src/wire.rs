@@ -12,6 +12,7 @@ use lapin::{
 use porchlight_event::{
     envelope::{Envelope, header},
     ids,
+    queue::{DeathNote, RetryTier},
 };
 
 use crate::{
@@ -29,37 +30,13 @@ const LONG_CONTENT_TYPE: &str = "x-porchlight-content-type";
 /// What AMQP allows a short string.
 const SHORT_STRING_BYTES_MAX: usize = 255;
 
-/// Which queue an event waits in before it is tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryTier {
-    /// `porchlight.retry.1m`
-    OneMinute,
-    /// `porchlight.retry.10m`
-    TenMinutes,
-}
-
-impl RetryTier {
-    /// The queue's name.
-    #[must_use]
-    pub fn queue(self) -> &'static str {
-        match self {
-            Self::OneMinute => topology::RETRY_1M,
-            Self::TenMinutes => topology::RETRY_10M,
-        }
+/// The queue behind a tier.
+#[must_use]
+pub fn retry_queue(tier: RetryTier) -> &'static str {
+    match tier {
+        RetryTier::OneMinute => topology::RETRY_1M,
+        RetryTier::TenMinutes => topology::RETRY_10M,
     }
-}
-
-/// Why something goes to the dead letters; written into its headers.
-#[derive(Debug, Clone, Copy)]
-pub struct DeathNote<'a> {
-    /// A short code, such as `not_json`.
-    pub reason: &'a str,
-    /// Which step gave up: a short code.
-    pub stage: &'a str,
-    /// One sentence for a person, without any of the body.
-    pub detail: &'a str,
-    /// Milliseconds since the epoch.
-    pub at_ms: i64,
 }
 
 /// Message headers: text and integers under short names.
@@ -183,7 +160,7 @@ impl Outgoing {
     /// An envelope to a retry queue, through the default exchange; `envelope.attempt` should already count this try.
     #[must_use]
     pub fn retry(envelope: &Envelope, tier: RetryTier) -> Self {
-        Self::to("", tier.queue(), envelope.body.clone()).with_envelope(envelope)
+        Self::to("", retry_queue(tier), envelope.body.clone()).with_envelope(envelope)
     }
 
     /// An envelope to the dead letters, with the reason.

@@ -13,6 +13,7 @@
 pub mod account;
 pub mod command;
 pub mod device;
+pub mod ledger;
 pub mod model;
 pub mod news;
 pub mod operation;

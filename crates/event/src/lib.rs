@@ -5,6 +5,7 @@
 pub mod envelope;
 pub mod ids;
 mod loose;
+pub mod queue;
 pub mod ring_event;
 pub mod sample;
 pub mod signature;

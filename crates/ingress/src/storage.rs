@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use porchlight_broker::{BrokerState, Outgoing, PublishDeadlines, PublishError, Publisher, PublisherStats};
+use porchlight_broker::{Outgoing, PublishDeadlines, PublishError, Publisher, PublisherStats, QueueState};
 use porchlight_event::Envelope;
 use porchlight_service::NotReady;
 use tokio::time::Instant;
@@ -64,12 +64,12 @@ impl Storage {
     /// Why an event could not be stored now, if so.
     pub(crate) fn not_ready(&self) -> Option<NotReady> {
         match &*self.publisher.state().borrow() {
-            BrokerState::Ready => None,
-            BrokerState::Blocked { reason } => Some(NotReady::new(
+            QueueState::Ready => None,
+            QueueState::Blocked { reason } => Some(NotReady::new(
                 "broker_blocked",
                 format!("the broker takes no messages: {reason}"),
             )),
-            BrokerState::Connecting { last_error } => {
+            QueueState::Connecting { last_error } => {
                 let why = last_error
                     .as_deref()
                     .unwrap_or("the first connection is being made");
@@ -88,9 +88,9 @@ impl Storage {
     /// Where the connection stands, as a word for metrics.
     pub(crate) fn state(&self) -> &'static str {
         match &*self.publisher.state().borrow() {
-            BrokerState::Ready => "ready",
-            BrokerState::Blocked { .. } => "blocked",
-            BrokerState::Connecting { .. } => "connecting",
+            QueueState::Ready => "ready",
+            QueueState::Blocked { .. } => "blocked",
+            QueueState::Connecting { .. } => "connecting",
             _ => "stopped",
         }
     }
@@ -108,12 +108,12 @@ impl Storage {
             let why = self.not_ready().map_or_else(String::new, |reason| reason.message);
             match &state {
                 // Between two attempts nothing is new, and the same failure at every attempt is one line.
-                BrokerState::Connecting { last_error: None } | BrokerState::Stopped => {}
-                BrokerState::Ready if told != "ready" => {
+                QueueState::Connecting { last_error: None } | QueueState::Stopped => {}
+                QueueState::Ready if told != "ready" => {
                     tracing::info!("broker connection ready");
                     told = "ready".to_owned();
                 }
-                BrokerState::Ready => {}
+                QueueState::Ready => {}
                 _ if told != why => {
                     tracing::warn!(reason = why, "events cannot be stored");
                     told = why;

@@ -6,6 +6,7 @@ use crate::keys::{Partition, Place};
 use crate::script::{Call, Script};
 use crate::{Store, StoreError, record, reply};
 use porchlight_device::Command;
+use porchlight_device::ledger::Spread;
 use redis::Value;
 
 /// Devices told in one round trip.
@@ -35,15 +36,6 @@ pub(crate) struct Note {
     timestamp: String,
     history: String,
     due_ms: i64,
-}
-
-/// What [`Store::spread_pending`] did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Spread {
-    /// Accounts whose devices have all been told.
-    pub accounts: usize,
-    /// Commands that are owed because of it. They are in the outbox.
-    pub commands: Vec<Command>,
 }
 
 impl Registers {

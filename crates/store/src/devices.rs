@@ -5,6 +5,7 @@
 use crate::keys::{Partition, Place};
 use crate::script::{Call, Script};
 use crate::{Store, StoreError, record, reply};
+use porchlight_device::ledger::DeviceFilter;
 use porchlight_device::view::{
     DevicePage, DeviceSummary, DeviceView, HISTORY_ENTRIES_MAX, HistoryEntry, LastEvent, OperationView,
 };
@@ -22,15 +23,6 @@ const PARTITIONS_AT_ONCE: usize = 32;
 const SUMMARY_FIELDS: [&str; 4] = ["id", "acct", "st", "si"];
 
 const ODD: StoreError = StoreError::Unreadable("a device");
-
-/// Which devices a page is made of; all where nothing is given.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DeviceFilter {
-    /// Those that belong to this account.
-    pub account_id: Option<String>,
-    /// Those with this status.
-    pub status: Option<Status>,
-}
 
 /// Why there is no page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

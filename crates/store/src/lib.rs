@@ -29,10 +29,10 @@ mod script;
 mod server;
 mod store;
 
-pub use accounts::Spread;
-pub use devices::{DeviceFilter, PAGE_DEVICES_MAX, PageError};
+pub use devices::{PAGE_DEVICES_MAX, PageError};
 pub use error::{ConnectError, StoreError};
 pub use operations::RegisterError;
-pub use outbox::{Backlog, CLAIM_MAX};
+pub use outbox::CLAIM_MAX;
+pub use porchlight_device::ledger::{Backlog, DeviceFilter, Spread};
 pub use server::ServerFacts;
 pub use store::{Store, StoreConfig};

@@ -6,6 +6,7 @@ use crate::keys::{Partition, Place};
 use crate::script::{Call, Script};
 use crate::{Store, StoreError, reply};
 use porchlight_device::Command;
+use porchlight_device::ledger::Backlog;
 use redis::Value;
 
 /// Most commands that one call claims from one partition.
@@ -15,17 +16,6 @@ pub const CLAIM_MAX: usize = 256;
 const HOLD_MS_MIN: i64 = 5_000;
 /// Longest such time, and so the longest pause between two attempts, in milliseconds.
 const HOLD_MS_MAX: i64 = 5 * 60 * 1000;
-
-/// How much is owed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Commands owed.
-    pub commands: u64,
-    /// Since when the oldest of them is owed, in milliseconds since the epoch.
-    pub oldest_ms: Option<i64>,
-    /// Accounts whose devices have not all been told of its news.
-    pub accounts_to_tell: u64,
-}
 
 impl Store {
     /// Takes commands that are due and holds each back from other sweepers for 5 s, and for longer with every

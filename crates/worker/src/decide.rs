@@ -247,21 +247,20 @@ mod tests {
         let ahead = NOW_MS + 300_001;
         let tries: Vec<_> = (0..6)
             .map(|attempt| match decide(&online_at(ahead, attempt), None, NOW_MS) {
-                Decision::PutOff { tier, attempt, .. } => (tier.queue(), attempt),
-                Decision::Bury(death) => (death.reason, 0),
-                Decision::Apply(_) => ("applied", 0),
+                Decision::PutOff { tier, attempt, .. } => (Some(tier), attempt),
+                Decision::Bury(death) => (None, u32::from(death.reason != "future")),
+                Decision::Apply(_) => (None, 2),
             })
             .collect();
-        let (short, long) = ("porchlight.retry.1m", "porchlight.retry.10m");
         assert_eq!(
             tries,
             [
-                (short, 1),
-                (short, 2),
-                (long, 3),
-                (long, 4),
-                (long, 5),
-                ("future", 0)
+                (Some(RetryTier::OneMinute), 1),
+                (Some(RetryTier::OneMinute), 2),
+                (Some(RetryTier::TenMinutes), 3),
+                (Some(RetryTier::TenMinutes), 4),
+                (Some(RetryTier::TenMinutes), 5),
+                (None, 0)
             ]
         );
         assert!(matches!(

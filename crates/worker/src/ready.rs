@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use porchlight_broker::{BrokerState, Consumer, Publisher};
+use porchlight_broker::{Consumer, Publisher, QueueState};
 use porchlight_service::{NotReady, ReadyFn};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -16,8 +16,8 @@ use crate::metrics::WorkerMetrics;
 /// What readiness depends on.
 #[derive(Clone)]
 pub(crate) struct Readiness {
-    consumer: watch::Receiver<BrokerState>,
-    publisher: watch::Receiver<BrokerState>,
+    consumer: watch::Receiver<QueueState>,
+    publisher: watch::Receiver<QueueState>,
     ledger_up: watch::Receiver<bool>,
     stop: CancellationToken,
 }
@@ -80,7 +80,7 @@ impl Readiness {
     }
 }
 
-async fn follow_one(part: &'static str, mut states: watch::Receiver<BrokerState>, set: impl Fn(bool)) {
+async fn follow_one(part: &'static str, mut states: watch::Receiver<QueueState>, set: impl Fn(bool)) {
     let mut told = String::new();
     loop {
         let state = states.borrow_and_update().clone();
@@ -89,11 +89,11 @@ async fn follow_one(part: &'static str, mut states: watch::Receiver<BrokerState>
         // The same failure at every attempt is one line, not one a second.
         if words != told {
             match &state {
-                BrokerState::Ready => tracing::info!(part, "broker connection ready"),
-                BrokerState::Paused => {
+                QueueState::Ready => tracing::info!(part, "broker connection ready"),
+                QueueState::Paused => {
                     tracing::info!(part, "away from the queue until the ledger takes writes")
                 }
-                BrokerState::Connecting { last_error: None } | BrokerState::Stopped => {}
+                QueueState::Connecting { last_error: None } | QueueState::Stopped => {}
                 _ => tracing::warn!(part, reason = words, "broker connection not ready"),
             }
             told = words;
@@ -105,16 +105,15 @@ async fn follow_one(part: &'static str, mut states: watch::Receiver<BrokerState>
 }
 
 /// What keeps a connection from being of use, in words.
-fn trouble(state: &BrokerState) -> Option<String> {
+fn trouble(state: &QueueState) -> Option<String> {
     Some(match state {
-        BrokerState::Ready => return None,
-        BrokerState::Connecting { last_error: None } => "connecting".to_owned(),
-        BrokerState::Connecting {
+        QueueState::Ready => return None,
+        QueueState::Connecting { last_error: None } => "connecting".to_owned(),
+        QueueState::Connecting {
             last_error: Some(error),
         } => error.clone(),
-        BrokerState::Blocked { reason } => format!("blocked by the broker: {reason}"),
-        BrokerState::Paused => "waiting for the ledger".to_owned(),
-        BrokerState::Stopped => "closed".to_owned(),
-        other => format!("{other:?}"),
+        QueueState::Blocked { reason } => format!("blocked by the broker: {reason}"),
+        QueueState::Paused => "waiting for the ledger".to_owned(),
+        QueueState::Stopped => "closed".to_owned(),
     })
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use porchlight_broker::{BrokerState, Publisher};
+use porchlight_broker::{Publisher, QueueState};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ impl Sweeper {
 
     async fn send_due(&self) {
         // A claim holds a command back from every other worker, so one that cannot send must not claim.
-        if *self.publisher.state().borrow() != BrokerState::Ready {
+        if *self.publisher.state().borrow() != QueueState::Ready {
             return;
         }
         for command in self.ledger.claim().await {

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::Notify;
 
-use super::Delivery;
 use crate::wire::{self, Arrived};
+use porchlight_event::queue::Delivery;
 
 /// Counts how often a quorum queue has taken a delivery back.
 const DELIVERY_COUNT: &str = "x-delivery-count";

@@ -12,14 +12,14 @@ use std::{
 };
 
 use lapin::{Channel, options::BasicAckOptions};
-use porchlight_event::Envelope;
+use porchlight_event::queue::{AckOutcome, Batch, QueueState};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use feed::{Feed, FeedQueue};
 
 use crate::{
-    connection::{BrokerState, CLOSE_STEP_MAX, within},
+    connection::{CLOSE_STEP_MAX, within},
     topology::{self, TopologyConfig},
     urls::BrokerUrls,
 };
@@ -66,37 +66,6 @@ impl ConsumerConfig {
     }
 }
 
-/// One thing from the queue, unacked until [`Consumer::ack_through`] reaches its tag.
-#[derive(Debug)]
-pub struct Delivery {
-    /// What arrived.
-    pub envelope: Envelope,
-    /// Its number on its channel; means nothing on another incarnation.
-    pub tag: u64,
-    /// How often the queue has taken it back so far; 0 the first time.
-    pub delivery_count: u64,
-    /// Whether the broker knows that it was delivered before.
-    pub redelivered: bool,
-}
-
-/// Deliveries of one incarnation, at least one, in the order of their tags.
-#[derive(Debug)]
-pub struct Batch {
-    /// Which channel they came on; to be given back with the ack.
-    pub incarnation: u64,
-    /// The deliveries.
-    pub deliveries: Vec<Delivery>,
-}
-
-/// What became of an ack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AckOutcome {
-    /// Written to the connection. The broker may still redeliver if the connection ends now.
-    Sent,
-    /// The channel is gone; nothing was sent, and the broker delivers again.
-    Stale,
-}
-
 /// Consumes one queue over a connection of its own, and makes a new one whenever the old one is in doubt.
 ///
 /// Dropping it cuts the connection; unacked deliveries go back to the queue.
@@ -112,7 +81,7 @@ pub struct ConsumerHandle {
     live: Arc<Mutex<Option<Live>>>,
     wishes: mpsc::Sender<Wish>,
     paused: Arc<watch::Sender<bool>>,
-    state: watch::Receiver<BrokerState>,
+    state: watch::Receiver<QueueState>,
     closing: CancellationToken,
 }
 
@@ -142,7 +111,7 @@ impl Consumer {
     pub fn start(config: ConsumerConfig, stop: CancellationToken) -> Self {
         let feeds = Arc::new(FeedQueue::default());
         let (wishes, wish_receiver) = mpsc::channel(WISHES_MAX);
-        let (state_sender, state) = watch::channel(BrokerState::Connecting { last_error: None });
+        let (state_sender, state) = watch::channel(QueueState::Connecting { last_error: None });
         let closing = CancellationToken::new();
         let live = Arc::new(Mutex::new(None));
         let paused = Arc::new(watch::Sender::new(config.begin_paused));
@@ -223,7 +192,7 @@ impl Consumer {
 
     /// Where the connection stands, and every change of it.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<BrokerState> {
+    pub fn state(&self) -> watch::Receiver<QueueState> {
         self.handle.state.clone()
     }
 
@@ -232,7 +201,7 @@ impl Consumer {
         self.handle.closing.cancel();
         let mut state = self.handle.state.clone();
         // An error means that the supervisor is gone, which is what is waited for.
-        let _ = state.wait_for(|state| *state == BrokerState::Stopped).await;
+        let _ = state.wait_for(|state| *state == QueueState::Stopped).await;
     }
 }
 
@@ -292,7 +261,7 @@ impl ConsumerHandle {
 
     /// Where the connection stands, and every change of it.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<BrokerState> {
+    pub fn state(&self) -> watch::Receiver<QueueState> {
         self.state.clone()
     }
 

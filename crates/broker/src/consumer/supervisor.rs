@@ -24,10 +24,11 @@ use super::{
     feed::{Feed, FeedQueue},
 };
 use crate::{
-    connection::{Backoff, BrokerState, CLOSE_STEP_MAX, Dialer, Events, Link, REQUEST_MAX, chain, within},
+    connection::{Backoff, CLOSE_STEP_MAX, Dialer, Events, Link, REQUEST_MAX, chain, within},
     topology,
     wire::short,
 };
+use porchlight_event::queue::QueueState;
 
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// A blocked connection writes no acks. A consuming one is never blocked unless something is wrong.
@@ -38,7 +39,7 @@ pub(super) struct Supervisor {
     pub(super) config: ConsumerConfig,
     pub(super) feeds: Arc<FeedQueue>,
     pub(super) wishes: mpsc::Receiver<Wish>,
-    pub(super) state: watch::Sender<BrokerState>,
+    pub(super) state: watch::Sender<QueueState>,
     pub(super) live: Arc<Mutex<Option<Live>>>,
     pub(super) paused: watch::Receiver<bool>,
     pub(super) stop: CancellationToken,
@@ -98,7 +99,7 @@ impl Supervisor {
             };
             tracing::debug!(reason, "the consumer has no connection");
             dialer.move_on();
-            self.state.send_replace(BrokerState::Connecting {
+            self.state.send_replace(QueueState::Connecting {
                 last_error: Some(reason),
             });
             tokio::select! {
@@ -108,7 +109,7 @@ impl Supervisor {
             }
         }
         self.feeds.end();
-        self.state.send_replace(BrokerState::Stopped);
+        self.state.send_replace(QueueState::Stopped);
     }
 
     fn is_over(&self) -> bool {
@@ -116,7 +117,7 @@ impl Supervisor {
     }
 
     async fn wait_paused(&mut self) {
-        self.state.send_replace(BrokerState::Paused);
+        self.state.send_replace(QueueState::Paused);
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = self.closing.cancelled() => {}
@@ -198,7 +199,7 @@ impl Supervisor {
     }
 
     async fn serve(&mut self, mut incarnation: Incarnation) -> End {
-        self.state.send_replace(BrokerState::Ready);
+        self.state.send_replace(QueueState::Ready);
         let end = self.watch(&mut incarnation).await;
         self.set_live(None);
         self.feeds.clear();
@@ -267,12 +268,12 @@ impl Supervisor {
         match event {
             Some(Event::ConnectionBlocked(reason)) => {
                 incarnation.blocked_since.get_or_insert_with(Instant::now);
-                self.state.send_replace(BrokerState::Blocked { reason });
+                self.state.send_replace(QueueState::Blocked { reason });
                 None
             }
             Some(Event::ConnectionUnblocked) => {
                 incarnation.blocked_since = None;
-                self.state.send_replace(BrokerState::Ready);
+                self.state.send_replace(QueueState::Ready);
                 None
             }
             Some(Event::Error(error)) => Some(error.to_string()),

@@ -22,7 +22,9 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{connection::BrokerState, topology::TopologyConfig, urls::BrokerUrls, wire::Outgoing};
+use porchlight_event::queue::QueueState;
+
+use crate::{topology::TopologyConfig, urls::BrokerUrls, wire::Outgoing};
 use breaker::{Breaker, Counters};
 use lane::{Lane, Verdict};
 
@@ -152,7 +154,7 @@ struct Shared {
     window: Arc<Semaphore>,
     inflight_max: usize,
     session: RwLock<Option<Arc<Session>>>,
-    state: watch::Sender<BrokerState>,
+    state: watch::Sender<QueueState>,
     next_lane: AtomicUsize,
     counters: Arc<Counters>,
     connections_made: AtomicU64,
@@ -193,7 +195,7 @@ impl Publisher {
             window: Arc::new(Semaphore::new(inflight_max)),
             inflight_max,
             session: RwLock::new(None),
-            state: watch::Sender::new(BrokerState::Connecting { last_error: None }),
+            state: watch::Sender::new(QueueState::Connecting { last_error: None }),
             next_lane: AtomicUsize::new(0),
             counters: Arc::new(Counters::default()),
             connections_made: AtomicU64::new(0),
@@ -248,7 +250,7 @@ impl Publisher {
 
     /// Where the connection stands, and every change of it.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<BrokerState> {
+    pub fn state(&self) -> watch::Receiver<QueueState> {
         self.shared.state.subscribe()
     }
 
@@ -285,7 +287,7 @@ impl Publisher {
         self.shared.closing.cancel();
         let mut state = self.shared.state.subscribe();
         // The supervisor owns the sender through `shared`, so this ends with it and cannot fail before.
-        let _ = state.wait_for(|state| *state == BrokerState::Stopped).await;
+        let _ = state.wait_for(|state| *state == QueueState::Stopped).await;
     }
 }
 
@@ -295,10 +297,10 @@ impl Shared {
             return Err(PublishError::Stopping);
         }
         match &*self.state.borrow() {
-            BrokerState::Ready => {}
-            BrokerState::Blocked { .. } => return Err(PublishError::Blocked),
-            BrokerState::Stopped => return Err(PublishError::Stopping),
-            BrokerState::Connecting { .. } | BrokerState::Paused => return Err(PublishError::Unavailable),
+            QueueState::Ready => {}
+            QueueState::Blocked { .. } => return Err(PublishError::Blocked),
+            QueueState::Stopped => return Err(PublishError::Stopping),
+            QueueState::Connecting { .. } | QueueState::Paused => return Err(PublishError::Unavailable),
         }
         let session = self.session.read().unwrap_or_else(PoisonError::into_inner);
         session.clone().ok_or(PublishError::Unavailable)
@@ -329,7 +331,7 @@ impl Shared {
 
     fn note_timeout(&self, session: &Session) {
         // A blocked connection confirms nothing and is no fault of the connection; it has its own deadline.
-        let blocked = matches!(&*self.state.borrow(), BrokerState::Blocked { .. });
+        let blocked = matches!(&*self.state.borrow(), QueueState::Blocked { .. });
         if !blocked && self.counters.timeouts_in_row.fetch_add(1, Relaxed) + 1 >= TIMEOUTS_IN_ROW_MAX {
             session
                 .breaker

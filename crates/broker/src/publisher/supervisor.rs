@@ -16,9 +16,10 @@ use tokio::{
 
 use super::{CHANNEL_COUNT_MAX, PublisherConfig, Session, Shared, breaker::Breaker, lane::Lane};
 use crate::{
-    connection::{Backoff, BrokerState, CLOSE_STEP_MAX, Dialer, Events, Link, REQUEST_MAX, chain, within},
+    connection::{Backoff, CLOSE_STEP_MAX, Dialer, Events, Link, REQUEST_MAX, chain, within},
     topology,
 };
+use porchlight_event::queue::QueueState;
 
 /// How often silence and blocking are looked at; far below the deadlines they are held to.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
@@ -60,7 +61,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, config: PublisherConfig) {
         };
         tracing::debug!(reason, "the publisher has no connection");
         dialer.move_on();
-        shared.state.send_replace(BrokerState::Connecting {
+        shared.state.send_replace(QueueState::Connecting {
             last_error: Some(reason),
         });
         tokio::select! {
@@ -69,7 +70,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, config: PublisherConfig) {
         }
     }
     shared.window.close();
-    shared.state.send_replace(BrokerState::Stopped);
+    shared.state.send_replace(QueueState::Stopped);
 }
 
 async fn build(dialer: &mut Dialer, config: &PublisherConfig, shared: &Shared) -> Result<Built, String> {
@@ -115,7 +116,7 @@ async fn run(
     shared.counters.note_refusal(false);
     shared.connections_made.fetch_add(1, Relaxed);
     shared.install(Some(Arc::clone(&built.session)));
-    shared.state.send_replace(BrokerState::Ready);
+    shared.state.send_replace(QueueState::Ready);
     let ended = watch(&mut built, config, shared).await;
     if ended.is_none() {
         drain(&built.session, config, shared).await;
@@ -123,7 +124,7 @@ async fn run(
     shared.install(None);
     if let Some(reason) = &ended {
         // Callers that arrive now must see "unavailable", not a session that has just ended.
-        shared.state.send_replace(BrokerState::Connecting {
+        shared.state.send_replace(QueueState::Connecting {
             last_error: Some(reason.clone()),
         });
     }
@@ -146,11 +147,11 @@ async fn watch(built: &mut Built, config: &PublisherConfig, shared: &Shared) -> 
             event = built.events.next() => match event {
                 Some(Event::ConnectionBlocked(reason)) => {
                     blocking.since.get_or_insert_with(Instant::now);
-                    shared.state.send_replace(BrokerState::Blocked { reason });
+                    shared.state.send_replace(QueueState::Blocked { reason });
                 }
                 Some(Event::ConnectionUnblocked) => {
                     blocking = Blocking { since: None, ended_at: Some(Instant::now()) };
-                    shared.state.send_replace(BrokerState::Ready);
+                    shared.state.send_replace(QueueState::Ready);
                 }
                 Some(Event::Error(error)) => return Some(error.to_string()),
                 Some(_) => {}

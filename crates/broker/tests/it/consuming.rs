@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use porchlight_broker::{AckOutcome, BrokerState, Consumer, ConsumerConfig, Publisher, topology::DEAD};
+use porchlight_broker::{AckOutcome, Consumer, ConsumerConfig, Publisher, QueueState, topology::DEAD};
 use porchlight_testbed::wait_for;
 use tokio_util::sync::CancellationToken;
 
@@ -154,7 +154,7 @@ async fn a_paused_consumer_gives_everything_back_and_stays_away_until_resumed() 
     let (mut consumer, _stop) = start(consumer_config(&url));
     gather(&mut consumer, 5).await;
     consumer.handle().pause();
-    reach(&mut consumer.state(), |state| *state == BrokerState::Paused).await;
+    reach(&mut consumer.state(), |state| *state == QueueState::Paused).await;
     settle_at(node, &vhost, EVENTS, 5, 0).await;
     assert_eq!(node.queue(&vhost, EVENTS).await.unwrap().consumers, 0);
     consumer.handle().resume();
@@ -195,7 +195,7 @@ async fn a_restarted_broker_is_consumed_again() {
     let (mut consumer, _stop) = start(consumer_config(&url));
     let (_, incarnation, tag) = gather(&mut consumer, 3).await;
     node.kill();
-    let lost = |state: &BrokerState| matches!(state, BrokerState::Connecting { .. });
+    let lost = |state: &QueueState| matches!(state, QueueState::Connecting { .. });
     let gone = async {
         let mut state = consumer.state();
         reach(&mut state, lost).await;

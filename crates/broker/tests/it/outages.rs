@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use porchlight_broker::{
-    BrokerState, BrokerUrls, PublishDeadlines, PublishError, Publisher, PublisherConfig,
-};
+use porchlight_broker::{BrokerUrls, PublishDeadlines, PublishError, Publisher, PublisherConfig, QueueState};
 use porchlight_testbed::{Direction, RabbitMq, Relay, wait_for};
 
 use crate::support::{
@@ -37,7 +35,7 @@ async fn a_killed_broker_fails_what_is_in_flight_and_is_found_again_with_all_tha
     }
     node.kill();
     reach(&mut publisher.state(), |state| {
-        matches!(state, BrokerState::Connecting { .. })
+        matches!(state, QueueState::Connecting { .. })
     })
     .await;
     let began = Instant::now();
@@ -71,11 +69,11 @@ async fn a_frozen_broker_is_a_timeout_then_unavailable_and_works_again_when_thaw
         publisher.publish(event("frozen"), deadlines).await.unwrap_err(),
         PublishError::TimedOut
     );
-    let given_up = |state: &BrokerState| matches!(state, BrokerState::Connecting { .. });
+    let given_up = |state: &QueueState| matches!(state, QueueState::Connecting { .. });
     reach(&mut publisher.state(), given_up).await;
     let threads = io_threads();
-    let refused = |state: &BrokerState| match state {
-        BrokerState::Connecting {
+    let refused = |state: &QueueState| match state {
+        QueueState::Connecting {
             last_error: Some(error),
         } => error.contains("greeting"),
         _ => false,
@@ -106,7 +104,7 @@ async fn a_memory_alarm_blocks_at_once_without_queueing_and_its_end_unblocks() {
     let first = publisher.publish(event("first"), PublishDeadlines::within(PATIENCE));
     let waiting = async {
         reach(&mut publisher.state(), |state| {
-            matches!(state, BrokerState::Blocked { .. })
+            matches!(state, QueueState::Blocked { .. })
         })
         .await;
         let began = Instant::now();
@@ -126,7 +124,7 @@ async fn a_memory_alarm_blocks_at_once_without_queueing_and_its_end_unblocks() {
     };
     let (first, ()) = tokio::join!(first, waiting);
     first.unwrap();
-    reach(&mut publisher.state(), BrokerState::is_ready).await;
+    reach(&mut publisher.state(), QueueState::is_ready).await;
     publish(&publisher, event("y")).await.unwrap();
     assert_eq!(publisher.stats().reconnects_total, 0);
     settle_at(&node, &vhost, EVENTS, 2, 0).await;
@@ -171,7 +169,7 @@ async fn lost_confirms_are_timeouts_although_the_events_are_stored() {
         );
     }
     reach(&mut publisher.state(), |state| {
-        matches!(state, BrokerState::Connecting { .. })
+        matches!(state, QueueState::Connecting { .. })
     })
     .await;
     relay.pass();
@@ -200,7 +198,7 @@ async fn under_random_cuts_every_success_is_in_the_queue() {
                 .filter(|(_, ok)| *ok)
                 .map(|(body, _)| body),
         );
-        reach(&mut publisher.state(), BrokerState::is_ready).await;
+        reach(&mut publisher.state(), QueueState::is_ready).await;
     }
     assert!(confirmed.len() > 100, "only {} confirmed", confirmed.len());
     relay.pass();

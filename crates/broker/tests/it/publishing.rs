@@ -4,7 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
 use porchlight_broker::{
-    BrokerState, Outgoing, PublishDeadlines, PublishError, Publisher, PublisherConfig, RetryTier,
+    Outgoing, PublishDeadlines, PublishError, Publisher, PublisherConfig, QueueState, RetryTier,
     TopologyConfig, topology,
 };
 use porchlight_event::{Envelope, envelope::header};
@@ -102,7 +102,7 @@ async fn a_missing_exchange_costs_the_connection_and_the_next_one_declares_it_ag
         publish(&publisher, event("x")).await.unwrap_err(),
         PublishError::Disconnected
     );
-    reach(&mut publisher.state(), BrokerState::is_ready).await;
+    reach(&mut publisher.state(), QueueState::is_ready).await;
     publish(&publisher, event("y")).await.unwrap();
     assert_eq!(publisher.stats().reconnects_total, 1);
 }
@@ -284,7 +284,7 @@ async fn closing_takes_nothing_more_but_waits_for_what_is_in_flight() {
     peer.answer(&[ack(received.channel, received.tag, false)]).await;
     in_flight.await.unwrap().unwrap();
     closing.await;
-    assert_eq!(*publisher.state().borrow(), BrokerState::Stopped);
+    assert_eq!(*publisher.state().borrow(), QueueState::Stopped);
 }
 
 #[tokio::test]
@@ -313,7 +313,7 @@ async fn without_a_broker_publishing_is_unavailable_at_once_and_the_reason_is_sh
         publish(&publisher, event("x")).await.unwrap_err(),
         PublishError::Unavailable
     );
-    let reason = |state: &BrokerState| matches!(state, BrokerState::Connecting { last_error: Some(_) });
+    let reason = |state: &QueueState| matches!(state, QueueState::Connecting { last_error: Some(_) });
     reach(&mut publisher.state(), reason).await;
     let shown = format!("{:?}", *publisher.state().borrow());
     assert!(shown.contains("refused") && !shown.contains("hunter2"), "{shown}");

@@ -9,8 +9,8 @@ use lapin::{
     options::{BasicGetOptions, BasicRejectOptions},
 };
 use porchlight_broker::{
-    BrokerState, BrokerUrls, Confirmed, Consumer, ConsumerConfig, Outgoing, PublishDeadlines, PublishError,
-    Publisher, PublisherConfig, topology,
+    BrokerUrls, Confirmed, Consumer, ConsumerConfig, Outgoing, PublishDeadlines, PublishError, Publisher,
+    PublisherConfig, QueueState, topology,
 };
 use porchlight_event::Envelope;
 use porchlight_testbed::{RabbitMq, wait_for};
@@ -46,7 +46,7 @@ pub(crate) async fn publisher(url: &str) -> Publisher {
 
 pub(crate) async fn started(config: PublisherConfig) -> Publisher {
     let publisher = Publisher::start(config, CancellationToken::new());
-    reach(&mut publisher.state(), BrokerState::is_ready).await;
+    reach(&mut publisher.state(), QueueState::is_ready).await;
     publisher
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn consumer_config(url: &str) -> ConsumerConfig {
 }
 
 /// Waits for a state, and shows the one it hangs in otherwise.
-pub(crate) async fn reach(state: &mut watch::Receiver<BrokerState>, wanted: impl Fn(&BrokerState) -> bool) {
+pub(crate) async fn reach(state: &mut watch::Receiver<QueueState>, wanted: impl Fn(&QueueState) -> bool) {
     let reached = {
         let waiting = tokio::time::timeout(PATIENCE, state.wait_for(|state| wanted(state)));
         matches!(waiting.await, Ok(Ok(_)))

@@ -6,7 +6,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use porchlight_broker::{
-    BrokerState, BrokerUrls, Link, Publisher, TopologyConfig, TopologyError,
+    BrokerUrls, Link, Publisher, QueueState, TopologyConfig, TopologyError,
     topology::{COMMANDS, EVENTS, QUEUES, declare},
 };
 use tokio::task::JoinSet;
@@ -133,8 +133,8 @@ async fn an_exchange_of_another_type_is_named_and_the_publisher_shows_it_in_its_
         .await
         .unwrap();
     let publisher = Publisher::start(publisher_config(&url), CancellationToken::new());
-    let mismatch = |state: &BrokerState| match state {
-        BrokerState::Connecting {
+    let mismatch = |state: &QueueState| match state {
+        QueueState::Connecting {
             last_error: Some(error),
         } => error.contains("exchange 'porchlight.commands': type should be topic but is direct"),
         _ => false,

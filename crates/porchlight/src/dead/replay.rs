@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 use porchlight_broker::dead_letter::{HELD_MAX, list};
 use porchlight_broker::replay::{Fate, REPLAY_COUNT_MAX, Settled, replay};
 use porchlight_broker::{
-    BrokerState, BrokerUrls, DeadLetter, Publisher, PublisherConfig, ReplayOptions, ReplaySummary,
+    BrokerUrls, DeadLetter, Publisher, PublisherConfig, QueueState, ReplayOptions, ReplaySummary,
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -194,15 +194,15 @@ async fn replay_really(
 /// Waits for the connection, so that an unreachable broker is told as that.
 async fn publisher_ready(publisher: &Publisher, stop: &CancellationToken) -> Result<(), Failure> {
     let mut state = publisher.state();
-    let ready = tokio::time::timeout(READY_MAX, state.wait_for(BrokerState::is_ready));
+    let ready = tokio::time::timeout(READY_MAX, state.wait_for(QueueState::is_ready));
     let ended = stop.run_until_cancelled(ready).await;
     if matches!(&ended, Some(Ok(Ok(_)))) {
         return Ok(());
     }
     drop(ended);
     let why = match &*publisher.state().borrow() {
-        BrokerState::Blocked { reason } => format!("RabbitMQ takes nothing now: {reason}"),
-        BrokerState::Connecting {
+        QueueState::Blocked { reason } => format!("RabbitMQ takes nothing now: {reason}"),
+        QueueState::Connecting {
             last_error: Some(error),
         } => error.clone(),
         _ => "no connection to RabbitMQ".to_owned(),

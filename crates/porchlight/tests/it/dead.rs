@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use porchlight_broker::{
-    BrokerState, BrokerUrls, DeathNote, Outgoing, PublishDeadlines, Publisher, PublisherConfig,
+    BrokerUrls, DeathNote, Outgoing, PublishDeadlines, Publisher, PublisherConfig, QueueState,
 };
 use porchlight_event::Envelope;
 use porchlight_event::sample::Sample;
@@ -32,7 +32,7 @@ impl Broker {
         let config = PublisherConfig::new(BrokerUrls::parse(&url).unwrap(), "test");
         let publisher = Publisher::start(config, CancellationToken::new());
         let mut state = publisher.state();
-        tokio::time::timeout(PATIENCE, state.wait_for(BrokerState::is_ready))
+        tokio::time::timeout(PATIENCE, state.wait_for(QueueState::is_ready))
             .await
             .unwrap()
             .unwrap();

@@ -1,0 +1,10 @@
+//! The ledger as everybody uses it: Redis behind one closed choice, which SQLite joins.
+//!
+//! Nothing is decided and nothing is stored here; each implementation is its own crate's, and both are held to
+//! [`porchlight_device::model::Ledger`]. Whoever uses a ledger does not ask which one it is.
+
+mod error;
+mod ledger;
+
+pub use error::{LedgerError, PageError, RegisterError};
+pub use ledger::Ledger;

@@ -1,0 +1,12 @@
+//! The queue as everybody uses it: RabbitMQ behind one closed choice, which SQLite joins.
+//!
+//! Nothing is decided and nothing is stored here; each implementation is its own crate's. Whoever uses a queue does
+//! not ask which one it is.
+
+mod error;
+mod queue;
+mod source;
+
+pub use error::QueueError;
+pub use queue::{CommandLetter, Deadlines, Queue, QueueStats, Stored};
+pub use source::{Source, SourceHandle};
