@@ -1,52 +1,60 @@
-//! Sends commands: publishes each with a confirm, then tells the ledger that it is no longer owed.
+//! Sends commands: gives each to the outlet, then tells the ledger that it is no longer owed.
 //!
 //! It keeps no list of its own. The outbox has every command until then, so one that fails or is dropped here is sent
 //! later by the sweeper, under the same identity.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use porchlight_broker::{Outgoing, PublishDeadlines, Publisher};
 use porchlight_device::Command;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 use crate::metrics::{CommandResult, WorkerMetrics};
+use crate::outlet::{Outlet, Undelivered};
 
-/// Header with the operation's generation. Commands may arrive late and in any order, so a receiver remembers the
-/// largest (generation, action) it acted on, where pause < resume < cancel, and ignores what is not larger.
-const GENERATION: &str = "x-porchlight-generation";
-/// Commands waiting for a place in flight: a burst of one removed account; each is up to 20 KiB.
+/// Commands waiting for a place in flight, in each lane: a burst of one removed account; each is up to 20 KiB.
 const WAITING_MAX: usize = 1024;
-/// For one command to be confirmed. Later the sweeper takes it.
-const CONFIRM_MAX: Duration = Duration::from_secs(5);
 
 /// Where commands are handed in. A cheap handle.
 #[derive(Clone)]
 pub(crate) struct Dispatch {
-    sender: mpsc::Sender<Command>,
-    metrics: Arc<WorkerMetrics>,
+    lanes: Arc<[mpsc::Sender<Command>]>,
+    shared: Arc<Shared>,
 }
 
 /// The task that sends.
 pub(crate) struct Dispatcher {
-    receiver: mpsc::Receiver<Command>,
-    publisher: Publisher,
+    lanes: Vec<LaneQueue>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    outlet: Outlet,
     ledger: Arc<Ledger>,
     metrics: Arc<WorkerMetrics>,
+}
+
+struct LaneQueue {
+    receiver: mpsc::Receiver<Command>,
     inflight_max: usize,
 }
 
 impl Dispatch {
     /// Hands in a command if there is room. If not it stays in the outbox for the sweeper.
     pub(crate) fn offer(&self, command: Command) {
-        if let Err(refused) = self.sender.try_send(command) {
-            self.metrics
-                .command(refused.into_inner().action.code(), CommandResult::Left);
+        let lane = &self.lanes[self.shared.outlet.lane_of(&command)];
+        if let Err(refused) = lane.try_send(command) {
+            let action = refused.into_inner().action;
+            self.shared.metrics.command(action.code(), CommandResult::Left);
         }
+    }
+
+    /// Whether commands would be sent now; if not, do not claim any.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.shared.outlet.is_ready()
     }
 
     /// Hands in a command when there is room; whether the dispatcher still runs.
@@ -54,111 +62,95 @@ impl Dispatch {
     /// # Cancel safety
     /// A command that was not handed in stays in the outbox.
     pub(crate) async fn give(&self, command: Command) -> bool {
-        self.sender.send(command).await.is_ok()
+        let lane = &self.lanes[self.shared.outlet.lane_of(&command)];
+        lane.send(command).await.is_ok()
     }
 
     /// Commands that were handed in and are not confirmed.
     pub(crate) fn left(&self) -> usize {
-        let waiting = self.sender.max_capacity() - self.sender.capacity();
-        waiting + self.metrics.inflight_commands()
+        let waiting = |lane: &mpsc::Sender<Command>| lane.max_capacity() - lane.capacity();
+        self.lanes.iter().map(waiting).sum::<usize>() + self.shared.metrics.inflight_commands()
     }
 }
 
 impl Dispatcher {
     /// A dispatcher with at most `inflight_max` commands in flight, and the way to it.
     pub(crate) fn new(
-        publisher: Publisher,
+        outlet: Outlet,
         ledger: Arc<Ledger>,
         metrics: Arc<WorkerMetrics>,
         inflight_max: usize,
     ) -> (Self, Dispatch) {
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let lanes = outlet.lanes();
+        // A lane that hangs keeps its share and no more.
+        let share = (inflight_max / lanes.len()).max(1);
+        let (senders, lanes) = lanes
+            .into_iter()
+            .map(|lane| {
+                let (sender, receiver) = mpsc::channel(WAITING_MAX);
+                let inflight_max = lane.inflight_max.min(share);
+                (
+                    sender,
+                    LaneQueue {
+                        receiver,
+                        inflight_max,
+                    },
+                )
+            })
+            .unzip::<_, _, Vec<_>, Vec<_>>();
+        let shared = Arc::new(Shared {
+            outlet,
+            ledger,
+            metrics,
+        });
         let dispatch = Dispatch {
-            sender,
-            metrics: Arc::clone(&metrics),
+            lanes: senders.into(),
+            shared: Arc::clone(&shared),
         };
-        (
-            Self {
-                receiver,
-                publisher,
-                ledger,
-                metrics,
-                inflight_max,
-            },
-            dispatch,
-        )
+        (Self { lanes, shared }, dispatch)
     }
 
     /// Sends until `stop`; then takes nothing more, and ends when everything handed in before is sent.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let own = (self.publisher, self.ledger, self.metrics);
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let lanes = self.lanes.into_iter();
+        join_all(lanes.map(|lane| lane.run(&self.shared, &stop))).await;
+    }
+}
+
+impl LaneQueue {
+    async fn run(mut self, shared: &Shared, stop: &CancellationToken) {
         let mut inflight = FuturesUnordered::new();
         let mut open = true;
         while open || !inflight.is_empty() {
+            let before = inflight.len();
             tokio::select! {
                 () = stop.cancelled(), if !self.receiver.is_closed() => self.receiver.close(),
                 Some(()) = inflight.next() => {}
                 command = self.receiver.recv(), if open && inflight.len() < self.inflight_max => match command {
-                    Some(command) => inflight.push(send(&own.0, &own.1, &own.2, command)),
+                    Some(command) => inflight.push(shared.send(command)),
                     None => open = false,
                 },
             }
-            own.2.set_inflight_commands(inflight.len());
+            shared.metrics.add_inflight_commands(before, inflight.len());
         }
     }
 }
 
-async fn send(publisher: &Publisher, ledger: &Ledger, metrics: &WorkerMetrics, command: Command) {
-    let deadlines = PublishDeadlines::within(CONFIRM_MAX);
-    let result = match publisher.publish(outgoing(&command), deadlines).await {
-        Ok(_) if ledger.confirm(&command).await => CommandResult::Sent,
-        Ok(_) => CommandResult::Unnoted,
-        Err(error) => {
-            tracing::debug!(%error, command.id = command.id(), "a command is not confirmed; the sweeper tries again");
-            CommandResult::Failed
-        }
-    };
-    metrics.command(command.action.code(), result);
-}
-
-fn outgoing(command: &Command) -> Outgoing {
-    let (id, body) = (command.id(), Bytes::from(command.body()));
-    let mut outgoing = Outgoing::command(
-        &id,
-        command.action.code(),
-        &command.kind,
-        body,
-        command.issued_at_ms,
-    );
-    let generation = i64::try_from(command.generation).unwrap_or(i64::MAX);
-    outgoing.headers_mut().set_int(GENERATION, generation);
-    outgoing
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use porchlight_device::{Action, Cause};
-
-    #[test]
-    fn a_command_carries_its_generation_in_a_header() {
-        let command = Command {
-            action: Action::Resume,
-            generation: 3,
-            operation_id: "o".to_owned(),
-            kind: "snapshot".to_owned(),
-            params: "null".to_owned(),
-            device_id: "d".to_owned(),
-            account_id: None,
-            cause: Cause {
-                event_id: "e".to_owned(),
-                request_id: None,
-                kind: "device_online".to_owned(),
-                timestamp: 1,
-            },
-            issued_at_ms: 2,
+impl Shared {
+    async fn send(&self, command: Command) {
+        let result = match self.outlet.send(&command).await {
+            Ok(()) if self.ledger.confirm(&command).await => CommandResult::Sent,
+            Ok(()) => CommandResult::Unnoted,
+            Err(Undelivered::HeldBack) => CommandResult::Left,
+            Err(Undelivered::Failed(words)) => {
+                tracing::debug!(
+                    error = words,
+                    command.id = command.id(),
+                    "a command is not delivered; the sweeper tries again"
+                );
+                CommandResult::Failed
+            }
         };
-        let mut sent = outgoing(&command);
-        assert_eq!(sent.headers_mut().int("x-porchlight-generation"), Some(3));
+        self.metrics.command(command.action.code(), result);
     }
 }

@@ -18,6 +18,7 @@ mod hold;
 pub mod keys;
 mod ledger;
 mod metrics;
+mod outlet;
 mod piece;
 mod ready;
 mod settings;
@@ -34,6 +35,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+pub use outlet::Outlet;
 pub use settings::{Args, Settings, WorkSettings};
 
 use dispatch::{Dispatch, Dispatcher};
@@ -107,7 +109,7 @@ pub async fn run(
     let publisher = Publisher::start(publisher_config(&config), CancellationToken::new());
     let consumer = Consumer::start(consumer_config(&config), stop.clone());
     let (dispatcher, dispatch) = Dispatcher::new(
-        publisher.clone(),
+        Outlet::RabbitMq(publisher.clone()),
         Arc::clone(&ledger),
         Arc::clone(&own_metrics),
         work.commands_inflight_max,
@@ -135,7 +137,6 @@ pub async fn run(
     };
     let sweeper = Sweeper {
         ledger: Arc::clone(&ledger),
-        publisher: publisher.clone(),
         dispatch: dispatch.clone(),
         metrics: Arc::clone(&own_metrics),
         interval: work.sweep_interval,

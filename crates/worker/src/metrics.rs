@@ -259,8 +259,9 @@ impl WorkerMetrics {
         self.inflight_events.set(to_i64(events));
     }
 
-    pub(crate) fn set_inflight_commands(&self, commands: usize) {
-        self.inflight_commands.set(to_i64(commands));
+    /// One of the senders has `after` commands in flight and had `before`.
+    pub(crate) fn add_inflight_commands(&self, before: usize, after: usize) {
+        self.inflight_commands.inc_by(to_i64(after) - to_i64(before));
     }
 
     pub(crate) fn inflight_commands(&self) -> usize {

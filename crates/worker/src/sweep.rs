@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use porchlight_broker::{Publisher, QueueState};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +18,6 @@ const SLOW_EVERY: u64 = 5;
 /// The sweeper's task.
 pub(crate) struct Sweeper {
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) publisher: Publisher,
     pub(crate) dispatch: Dispatch,
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) interval: Duration,
@@ -53,7 +51,7 @@ impl Sweeper {
 
     async fn send_due(&self) {
         // A claim holds a command back from every other worker, so one that cannot send must not claim.
-        if *self.publisher.state().borrow() != QueueState::Ready {
+        if !self.dispatch.is_ready() {
             return;
         }
         for command in self.ledger.claim().await {

@@ -1,0 +1,67 @@
+//! Commands to the topic exchange of the broker, each with a confirm.
+//!
+//! The publisher is shared with those who store dead letters; it is not closed here.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use porchlight_broker::{Outgoing, PublishDeadlines, Publisher};
+use porchlight_device::Command;
+
+use super::Undelivered;
+
+/// Header with the operation's generation. Commands may arrive late and in any order, so a receiver remembers the
+/// largest (generation, action) it acted on, where pause < resume < cancel, and ignores what is not larger.
+const GENERATION: &str = "x-porchlight-generation";
+/// For one command to be confirmed. Later the sweeper takes it.
+const CONFIRM_MAX: Duration = Duration::from_secs(5);
+
+pub(super) async fn send(publisher: &Publisher, command: &Command) -> Result<(), Undelivered> {
+    let deadlines = PublishDeadlines::within(CONFIRM_MAX);
+    match publisher.publish(outgoing(command), deadlines).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Undelivered::Failed(error.to_string())),
+    }
+}
+
+fn outgoing(command: &Command) -> Outgoing {
+    let (id, body) = (command.id(), Bytes::from(command.body()));
+    let mut outgoing = Outgoing::command(
+        &id,
+        command.action.code(),
+        &command.kind,
+        body,
+        command.issued_at_ms,
+    );
+    let generation = i64::try_from(command.generation).unwrap_or(i64::MAX);
+    outgoing.headers_mut().set_int(GENERATION, generation);
+    outgoing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use porchlight_device::{Action, Cause};
+
+    #[test]
+    fn a_command_carries_its_generation_in_a_header() {
+        let command = Command {
+            action: Action::Resume,
+            generation: 3,
+            operation_id: "o".to_owned(),
+            kind: "snapshot".to_owned(),
+            params: "null".to_owned(),
+            device_id: "d".to_owned(),
+            account_id: None,
+            cause: Cause {
+                event_id: "e".to_owned(),
+                request_id: None,
+                kind: "device_online".to_owned(),
+                timestamp: 1,
+            },
+            issued_at_ms: 2,
+        };
+        let mut sent = outgoing(&command);
+        assert_eq!(sent.headers_mut().int("x-porchlight-generation"), Some(3));
+    }
+}
