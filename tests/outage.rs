@@ -143,7 +143,7 @@ async fn daemons_that_start_before_their_servers_wait_for_them() {
     }
     wait_for("the log to say so", PATIENCE, async || {
         let logs = ingress.logs();
-        if logs.contains("broker connection ready") {
+        if logs.contains("the queue takes events") {
             Ok(())
         } else {
             Err(logs)

@@ -7,16 +7,37 @@ use serde_json::Value;
 use super::{metadata, none, root};
 
 /// Which crates of ours each of our crates may depend on, in the code it ships.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("porchlight-event", &[]),
     ("porchlight-device", &["porchlight-event"]),
     ("porchlight-service", &[]),
     ("porchlight-broker", &["porchlight-event"]),
     ("porchlight-store", &["porchlight-device", "porchlight-event"]),
+    ("porchlight-journal", &["porchlight-device", "porchlight-event"]),
+    (
+        "porchlight-queue",
+        &["porchlight-broker", "porchlight-event", "porchlight-journal"],
+    ),
+    (
+        "porchlight-ledger",
+        &[
+            "porchlight-device",
+            "porchlight-event",
+            "porchlight-journal",
+            "porchlight-store",
+        ],
+    ),
     ("porchlight-testbed", &["porchlight-event"]),
+    // Broker and journal for making what the queue stands on, and for nothing else.
     (
         "porchlight-ingress",
-        &["porchlight-broker", "porchlight-event", "porchlight-service"],
+        &[
+            "porchlight-broker",
+            "porchlight-event",
+            "porchlight-journal",
+            "porchlight-queue",
+            "porchlight-service",
+        ],
     ),
     (
         "porchlight-worker",
@@ -54,14 +75,16 @@ const MUST_NOT_REACH: [(&str, &[&str]); 6] = [
     ("porchlight-service", &["lapin", "redis", "deadpool-redis"]),
     ("porchlight-broker", &["redis", "deadpool-redis", "hyper"]),
     ("porchlight-store", &["lapin", "hyper"]),
+    // It reaches the devices' crate through the journal, which keeps queue and ledger in one file; by the arrows it may
+    // not name it.
     (
         "porchlight-ingress",
-        &["redis", "deadpool-redis", "porchlight-store", "porchlight-device"],
+        &["redis", "deadpool-redis", "porchlight-store", "porchlight-ledger"],
     ),
 ];
 
 /// Outside packages and the only crates that may name them in the code they ship.
-const OWNERS: [(&str, &[&str]); 7] = [
+const OWNERS: [(&str, &[&str]); 8] = [
     ("lapin", &["porchlight-broker"]),
     ("redis", &["porchlight-store"]),
     ("deadpool-redis", &["porchlight-store"]),
@@ -73,6 +96,7 @@ const OWNERS: [(&str, &[&str]); 7] = [
         &["porchlight-device", "porchlight-event", "porchlight-store"],
     ),
     ("indicatif", &["porchlight"]),
+    ("rusqlite", &["porchlight-journal"]),
 ];
 
 /// Packages the project was asked to be built on; each must be named by a crate that ships.

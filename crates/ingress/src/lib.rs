@@ -3,13 +3,15 @@
 //! It knows HTTP, the signature and the queue. It does not know Redis, devices or event types, and never parses a body.
 //!
 //! - [`settings`]: what this process is told; `args` is its help.
+//! - [`edge`]: the public side as one part, for whoever composes a process out of it.
 //! - `server`: connections, and how they end.
-//! - `receive`: one request in, stored or not; `body` reads it, `storage` hands it over.
+//! - `receive`: one request in, stored or not; `body` reads it, [`storage`] hands it over.
 //! - `reply`: the only place where a refusal or a failure becomes an answer and a log line.
 //! - `keys`, `tls`, `follow`: what can be changed while running.
 
 mod args;
 mod body;
+pub mod edge;
 mod follow;
 mod keys;
 mod metrics;
@@ -17,23 +19,21 @@ mod receive;
 mod reply;
 mod server;
 pub mod settings;
-mod storage;
+pub mod storage;
 mod tls;
 
 use std::sync::Arc;
 
 use porchlight_broker::Publisher;
+use porchlight_queue::Queue;
 use porchlight_service::stop::{Drained, Hangups};
-use porchlight_service::{Admin, AdminLimits, Metrics, NotReady, admin};
+use porchlight_service::{Admin, AdminLimits, Metrics, admin};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::keys::KeysInForce;
-use crate::metrics::IngressMetrics;
-use crate::receive::Receiver;
-use crate::server::Server;
-pub use crate::settings::Settings;
-use crate::storage::Storage;
+pub use crate::edge::Edge;
+pub use crate::settings::{EdgeArgs, EdgeSettings, Settings};
+pub use crate::storage::Storage;
 
 /// The sockets of this process, bound already.
 #[derive(Debug)]
@@ -56,57 +56,21 @@ pub async fn run(
 ) -> Drained {
     let ended = CancellationToken::new();
     let mut metrics = Metrics::new(env!("CARGO_PKG_VERSION"), "ingress");
-    let counted = Arc::new(IngressMetrics::register(metrics.area("ingress")));
-
-    let publisher = Publisher::start(settings.publisher, CancellationToken::new());
-    let storage = Storage::new(publisher, settings.slot_timeout);
-    let told = ended.clone();
-    let changes = storage.clone().tell_changes();
-    tokio::spawn(async move { told.run_until_cancelled(changes).await });
-    let keys = settings
-        .keys
-        .watch(Arc::clone(&counted), hangups.clone(), ended.clone());
-    let tls = settings
-        .tls
-        .map(|files| files.watch(Arc::clone(&counted), hangups, ended.clone()));
-    let receiver = Arc::new(Receiver::new(
-        settings.receive,
-        keys.clone(),
-        storage.clone(),
-        counted,
-    ));
-    receiver.show_state_in(metrics.area("ingress"));
-
+    let publisher = Publisher::start(settings.broker.publisher, CancellationToken::new());
+    let storage = Storage::new(Queue::RabbitMq(publisher), settings.broker.slot_timeout);
+    let edge = Edge::prepare(settings.edge, storage.clone(), hangups, &mut metrics);
     let shown = Admin {
-        ready: Arc::new({
-            let (storage, stop) = (storage.clone(), stop.clone());
-            move || readiness(&keys, &storage, &stop)
-        }),
+        ready: edge.ready(stop.clone()),
         metrics: Arc::new(metrics),
         api: None,
         token: settings.admin_token,
         limits: AdminLimits::default(),
     };
     let watched = tokio::spawn(admin::serve(listeners.admin, shown, ended.clone()));
-
-    let server = Server::new(receiver, tls, settings.server);
-    let drained = server.serve(listeners.public, stop).await;
+    let drained = edge.serve(listeners.public, stop).await;
     storage.close().await;
     ended.cancel();
     // Its only failure is a panic, which was reported where it happened.
     let _ = watched.await;
     drained
-}
-
-/// Ready is: an event that came now could be stored.
-fn readiness(keys: &KeysInForce, storage: &Storage, stop: &CancellationToken) -> Result<(), Vec<NotReady>> {
-    let mut reasons = Vec::new();
-    if stop.is_cancelled() {
-        reasons.push(NotReady::new("stopping", "this process is stopping"));
-    }
-    if keys.borrow().is_none() {
-        reasons.push(NotReady::new("keys_missing", "no signing keys are loaded"));
-    }
-    reasons.extend(storage.not_ready());
-    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
 }

@@ -54,17 +54,17 @@ async fn run(mut settings: Settings) -> io::Result<Drained> {
             .map_err(|error| io::Error::new(error.kind(), format!("{name} {address}: {error}")))
     };
     let listeners = Listeners {
-        public: bind("PORCHLIGHT_LISTEN", settings.listen)?,
+        public: bind("PORCHLIGHT_LISTEN", settings.edge.listen)?,
         admin: bind("PORCHLIGHT_ADMIN_LISTEN", settings.admin_listen)?,
     };
-    settings.fit_to_open_files();
+    settings.edge.fit_to_open_files();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %listeners.public.local_addr()?,
         admin = %listeners.admin.local_addr()?,
-        path = settings.webhook_path(),
-        tls = settings.tls.is_some(),
-        broker = %settings.publisher.urls,
+        path = settings.edge.webhook_path(),
+        tls = settings.edge.tls.is_some(),
+        broker = %settings.broker.publisher.urls,
         "listening"
     );
     Ok(porchlight_ingress::run(listeners, settings, hangups, stop).await)

@@ -96,7 +96,7 @@ impl IngressMetrics {
         );
         let help = "From a request's first byte to its answer";
         registry.register("answer_seconds", help, metrics.answer_seconds.clone());
-        let help = "From handing an event to the broker's connection to its confirm";
+        let help = "From handing an event to the queue to its confirm";
         registry.register("confirm_seconds", help, metrics.confirm_seconds.clone());
         registry.register("body_bytes", "Bytes of stored bodies", metrics.body_bytes.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
@@ -142,7 +142,7 @@ impl Collector for StateCollector {
         let gauges = [
             (
                 "inflight_publishes",
-                "Events handed to the broker and not settled, late ones included",
+                "Events handed to the queue and not settled, late ones included",
                 stats.inflight,
             ),
             (
@@ -164,16 +164,16 @@ impl Collector for StateCollector {
             ),
             (
                 "publishes_returned",
-                "Events that found no queue",
+                "Events that found no place",
                 stats.returned_total,
             ),
             (
-                "publishes_nacked",
-                "Events that the broker refused",
-                stats.nacked_total,
+                "publishes_refused",
+                "Events that the queue refused",
+                stats.refused_total,
             ),
             (
-                "broker_reconnects",
+                "queue_reconnects",
                 "Connections made after the first",
                 stats.reconnects_total,
             ),
@@ -187,8 +187,8 @@ impl Collector for StateCollector {
             )?)?;
         }
         let now = self.storage.state();
-        let help = "1 for the state that the connection to the broker is in";
-        let mut states = encoder.encode_descriptor("broker_state", help, None, MetricType::Gauge)?;
+        let help = "1 for the state that the queue is in";
+        let mut states = encoder.encode_descriptor("queue_state", help, None, MetricType::Gauge)?;
         for state in STATES {
             let gauge = ConstGauge::new(i64::from(state == now));
             gauge.encode(states.encode_family(&[("state", state)])?)?;

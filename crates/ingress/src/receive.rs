@@ -1,7 +1,7 @@
 //! One request in, stored or not: route, read, verify, store.
 //!
 //! It never looks into the body, and gives no answer itself. The order of its steps is that of the checks' price, with
-//! one exception: whether the broker can be reached is asked last, so that only who can sign learns how we are.
+//! one exception: whether the queue can be reached is asked last, so that only who can sign learns how we are.
 
 use std::borrow::Cow;
 use std::sync::Arc;

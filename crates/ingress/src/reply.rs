@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
-use porchlight_broker::PublishError;
 use porchlight_event::Refusal;
+use porchlight_queue::QueueError;
 use porchlight_service::http::{self, Answer};
 use tokio::time::Instant;
 
@@ -124,16 +124,17 @@ fn cause_of(error: &ReceiveError) -> Cause {
     }
 }
 
-fn not_stored(error: PublishError) -> Cause {
+fn not_stored(error: QueueError) -> Cause {
     let (code, text) = match error {
-        PublishError::Unavailable => ("broker_unavailable", "events cannot be stored now"),
-        PublishError::Blocked => ("broker_blocked", "events cannot be stored now"),
-        PublishError::WindowFull => ("window_full", "too many events are being stored"),
-        PublishError::Nacked => ("broker_nacked", "the event could not be stored"),
-        PublishError::Returned => ("broker_returned", "the event could not be stored"),
-        PublishError::TimedOut => ("confirm_timeout", "the event is not known to be stored"),
-        PublishError::Disconnected => ("broker_disconnected", "the event is not known to be stored"),
-        PublishError::Stopping => ("stopping", "this server is stopping"),
+        QueueError::Unavailable => ("queue_unavailable", "events cannot be stored now"),
+        QueueError::Blocked => ("queue_blocked", "events cannot be stored now"),
+        QueueError::Full => ("queue_full", "events cannot be stored now"),
+        QueueError::WindowFull => ("window_full", "too many events are being stored"),
+        QueueError::Refused => ("queue_refused", "the event could not be stored"),
+        QueueError::Returned => ("queue_returned", "the event could not be stored"),
+        QueueError::TimedOut => ("confirm_timeout", "the event is not known to be stored"),
+        QueueError::Disconnected => ("queue_disconnected", "the event is not known to be stored"),
+        QueueError::Stopping => ("stopping", "this server is stopping"),
     };
     cause(503, code, text, Ends::No)
 }
@@ -263,18 +264,19 @@ mod tests {
             ReceiveError::Body(BodyError::Broken),
             ReceiveError::Body(BodyError::MemoryFull),
         ];
-        let publish = [
-            PublishError::Unavailable,
-            PublishError::Blocked,
-            PublishError::WindowFull,
-            PublishError::Nacked,
-            PublishError::Returned,
-            PublishError::TimedOut,
-            PublishError::Disconnected,
-            PublishError::Stopping,
+        let queue = [
+            QueueError::Unavailable,
+            QueueError::Blocked,
+            QueueError::Full,
+            QueueError::WindowFull,
+            QueueError::Refused,
+            QueueError::Returned,
+            QueueError::TimedOut,
+            QueueError::Disconnected,
+            QueueError::Stopping,
         ];
-        let publish = publish.map(|error| ReceiveError::NotStored(StoreFailure(error)));
-        for error in failures.into_iter().chain(publish) {
+        let queue = queue.map(|error| ReceiveError::NotStored(StoreFailure(error)));
+        for error in failures.into_iter().chain(queue) {
             let shown = format!("{error:?}");
             let answer = reply(error, true).answer;
             assert_eq!(answer.status(), 503, "{shown}");

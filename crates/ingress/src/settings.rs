@@ -2,6 +2,7 @@
 //!
 //! Checking reads the files that settings name, and does nothing else to the world.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::CommandFactory as _;
@@ -9,7 +10,8 @@ use porchlight_broker::{BrokerUrls, PublisherConfig};
 use porchlight_service::telemetry::LogSettings;
 use porchlight_service::{Checker, Problems, Secret};
 
-pub use crate::args::Args;
+use crate::args::BrokerArgs;
+pub use crate::args::{Args, EdgeArgs};
 use crate::keys::KeySource;
 use crate::receive::ReceiveLimits;
 use crate::server::ServerLimits;
@@ -23,21 +25,35 @@ const TOKEN_BYTES_MIN: usize = 16;
 /// Everything checked, in pieces; each part of the process gets its own.
 #[derive(Debug)]
 pub struct Settings {
-    /// Where webhooks arrive.
-    pub listen: std::net::SocketAddr,
+    /// The public side.
+    pub edge: EdgeSettings,
+    /// Where events are stored.
+    pub broker: BrokerSettings,
     /// Where health and metrics are shown.
-    pub admin_listen: std::net::SocketAddr,
+    pub admin_listen: SocketAddr,
     /// The control API's token.
     pub admin_token: Option<Secret>,
-    /// How events are published.
-    pub publisher: PublisherConfig,
-    /// Longest wait for a place in the window.
-    pub slot_timeout: Duration,
+}
+
+/// What the public side goes by, whatever stores the events.
+#[derive(Debug)]
+pub struct EdgeSettings {
+    /// Where webhooks arrive.
+    pub listen: SocketAddr,
     /// Certificate and key, where HTTPS is served.
     pub tls: Option<TlsFiles>,
     pub(crate) keys: KeySource,
     pub(crate) receive: ReceiveLimits,
     pub(crate) server: ServerLimits,
+}
+
+/// How events get to RabbitMQ.
+#[derive(Debug)]
+pub struct BrokerSettings {
+    /// How they are published.
+    pub publisher: PublisherConfig,
+    /// Longest wait for a place in the window.
+    pub slot_timeout: Duration,
 }
 
 impl Settings {
@@ -48,19 +64,37 @@ impl Settings {
     pub fn check(args: &Args) -> Result<(Self, LogSettings), Problems> {
         let mut checker = Checker::new(&Args::command());
         let c = &mut checker;
-        let log = LogSettings::read(c, &args.log, &args.log_format);
-        let urls = c.parsed("PORCHLIGHT_AMQP_URL", &args.amqp_url, BrokerUrls::parse);
-        let window = c.count("PORCHLIGHT_PUBLISH_WINDOW", &args.publish_window, 1..=4096);
-        let channels = c.count("PORCHLIGHT_PUBLISH_CHANNELS", &args.publish_channels, 1..=16);
-        let slot = seconds(0)..=seconds(2);
-        let listen = c.address("PORCHLIGHT_LISTEN", &args.listen);
-        let admin_listen = c.address("PORCHLIGHT_ADMIN_LISTEN", &args.admin_listen);
-        let slot_timeout = c.duration("PORCHLIGHT_SLOT_TIMEOUT", &args.slot_timeout, slot);
-        let token = c.optional_secret(
+        let operation = &args.operation;
+        let log = LogSettings::read(c, &operation.log, &operation.log_format);
+        let broker = BrokerSettings::check(c, &args.broker);
+        let edge = EdgeSettings::check(c, &args.edge);
+        let admin_listen = c.address("PORCHLIGHT_ADMIN_LISTEN", &operation.admin_listen);
+        let admin_token = c.optional_secret(
             "PORCHLIGHT_ADMIN_TOKEN",
-            args.admin_token.as_deref(),
+            operation.admin_token.as_deref(),
             TOKEN_BYTES_MIN,
         );
+        checker.finish()?;
+        // Without problems there are URLs: the setting has a default.
+        let Some(broker) = broker else {
+            unreachable!("a list that is not parsed is a problem")
+        };
+        let settings = Self {
+            edge,
+            broker,
+            admin_listen,
+            admin_token,
+        };
+        Ok((settings, log))
+    }
+}
+
+impl EdgeSettings {
+    /// Checks the public side's settings, and reads the files that they name. What is wrong is noted in `checker`, made
+    /// for the command that `args` were read by; use the result only once [`Checker::finish`] found nothing.
+    pub fn check(checker: &mut Checker, args: &EdgeArgs) -> Self {
+        let c = checker;
+        let listen = c.address("PORCHLIGHT_LISTEN", &args.listen);
         let keys_file = c.optional_path(args.signing_keys_file.as_deref());
         let keys = KeySource::check(c, args.signing_keys.as_deref(), keys_file);
         let cert_file = c.optional_path(args.tls_cert_file.as_deref());
@@ -68,26 +102,13 @@ impl Settings {
         let tls = TlsFiles::check(c, cert_file, key_file);
         let receive = check_receive(c, args);
         let server = check_server(c, args, receive.answer_timeout);
-        checker.finish()?;
-        // Without problems there are URLs: the setting has a default.
-        let Some(urls) = urls else {
-            unreachable!("a list that is not parsed is a problem")
-        };
-        let mut publisher = PublisherConfig::new(urls, "ingress");
-        publisher.channel_count = channels;
-        publisher.inflight_max = window;
-        let settings = Self {
+        Self {
             listen,
-            admin_listen,
-            admin_token: token,
-            publisher,
-            slot_timeout,
             tls,
             keys,
             receive,
             server,
-        };
-        Ok((settings, log))
+        }
     }
 
     /// The path that Ring posts to.
@@ -96,7 +117,7 @@ impl Settings {
     }
 
     /// Takes fewer connections where the system allows too few open files, and warns: strangers could otherwise use up
-    /// what the broker, the health checks and the key files need.
+    /// what the queue, the health checks and the key files need.
     pub fn fit_to_open_files(&mut self) {
         let asked = self.server.connections_max;
         if let Some(limit) = porchlight_service::process::open_files_limit() {
@@ -114,12 +135,30 @@ impl Settings {
     }
 }
 
+impl BrokerSettings {
+    /// `None` when there is no URL to work with, which is a problem already.
+    fn check(c: &mut Checker, args: &BrokerArgs) -> Option<Self> {
+        let urls = c.parsed("PORCHLIGHT_AMQP_URL", &args.amqp_url, BrokerUrls::parse);
+        let window = c.count("PORCHLIGHT_PUBLISH_WINDOW", &args.publish_window, 1..=4096);
+        let channels = c.count("PORCHLIGHT_PUBLISH_CHANNELS", &args.publish_channels, 1..=16);
+        let slot = seconds(0)..=seconds(2);
+        let slot_timeout = c.duration("PORCHLIGHT_SLOT_TIMEOUT", &args.slot_timeout, slot);
+        let mut publisher = PublisherConfig::new(urls?, "ingress");
+        publisher.channel_count = channels;
+        publisher.inflight_max = window;
+        Some(Self {
+            publisher,
+            slot_timeout,
+        })
+    }
+}
+
 /// As many of the connections asked for as leave room for other files.
 fn fit(asked: usize, open_files_max: usize) -> usize {
     asked.min(open_files_max.saturating_sub(OTHER_FILES).max(1))
 }
 
-fn check_receive(c: &mut Checker, args: &Args) -> ReceiveLimits {
+fn check_receive(c: &mut Checker, args: &EdgeArgs) -> ReceiveLimits {
     let answer = c.duration(
         "PORCHLIGHT_ANSWER_TIMEOUT",
         &args.answer_timeout,
@@ -146,7 +185,7 @@ fn check_receive(c: &mut Checker, args: &Args) -> ReceiveLimits {
     }
 }
 
-fn check_server(c: &mut Checker, args: &Args, answer_timeout: Duration) -> ServerLimits {
+fn check_server(c: &mut Checker, args: &EdgeArgs, answer_timeout: Duration) -> ServerLimits {
     let handshake = millis(100)..=seconds(30);
     let head = millis(100)..=answer_timeout.max(millis(100));
     let grace = millis(100)..=seconds(300);
@@ -221,13 +260,15 @@ mod tests {
             Vec::<String>::new()
         );
         Args::command().debug_assert();
+        let about = Args::command().get_about().unwrap().to_string();
+        assert!(about.starts_with("Receives Ring's webhooks"), "{about}");
     }
 
     #[test]
     fn keys_are_all_that_must_be_given() {
         let settings = check(&["--signing-keys", "ring=k"]).unwrap();
-        assert_eq!(settings.webhook_path(), "/webhooks/ring");
-        assert_eq!(settings.publisher.inflight_max, 256);
+        assert_eq!(settings.edge.webhook_path(), "/webhooks/ring");
+        assert_eq!(settings.broker.publisher.inflight_max, 256);
         let problems = check(&[]).unwrap_err();
         assert!(
             problems.contains("PORCHLIGHT_SIGNING_KEYS (--signing-keys)"),

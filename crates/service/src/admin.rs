@@ -23,15 +23,12 @@ use tokio_util::task::TaskTracker;
 use crate::guarded_io::{ConnectionLimits, ConnectionPhase, GuardedIo};
 use crate::http::{self, Answer};
 use crate::metrics::{self, Metrics};
+use crate::readiness::{NotReady, Note, Readiness, ReadyFn};
 use crate::settings::Secret;
 use crate::stop::{self, Drained};
 
 /// A future in a box, as functions behind a pointer give it.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// Says whether the process can do its work now, or everything that keeps it from it. Called at each `/readyz`; it
-/// must not block.
-pub type ReadyFn = Arc<dyn Fn() -> Result<(), Vec<NotReady>> + Send + Sync>;
 
 /// Answers a call of the control API whose token was right.
 ///
@@ -44,15 +41,6 @@ pub type ApiFn = Arc<dyn Fn(ApiRequest) -> BoxFuture<ApiResponse> + Send + Sync>
 const SPARE_PART: usize = 4;
 /// How long open requests get when the listener stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
-
-/// One reason not to be ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NotReady {
-    /// For programs.
-    pub code: &'static str,
-    /// For people.
-    pub message: String,
-}
 
 /// A call of the control API.
 #[derive(Debug)]
@@ -110,6 +98,8 @@ struct ReadyBody {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<NotReady>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<Note>,
 }
 
 impl Default for AdminLimits {
@@ -121,16 +111,6 @@ impl Default for AdminLimits {
             head_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),
-        }
-    }
-}
-
-impl NotReady {
-    /// A reason.
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
         }
     }
 }
@@ -274,6 +254,7 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
             &ReadyBody {
                 status: "alive",
                 reasons: Vec::new(),
+                notes: Vec::new(),
             },
         ),
         "/readyz" => readiness((admin.ready)()),
@@ -285,23 +266,21 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
     }
 }
 
-fn readiness(ready: Result<(), Vec<NotReady>>) -> Answer {
-    match ready {
-        Ok(()) => http::json(
-            StatusCode::OK,
-            &ReadyBody {
-                status: "ready",
-                reasons: Vec::new(),
-            },
-        ),
-        Err(reasons) => http::json(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &ReadyBody {
-                status: "not_ready",
-                reasons,
-            },
-        ),
-    }
+fn readiness(ready: Readiness) -> Answer {
+    let (code, status) = if ready.is_ready() {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
+    };
+    let Readiness { reasons, notes } = ready;
+    http::json(
+        code,
+        &ReadyBody {
+            status,
+            reasons,
+            notes,
+        },
+    )
 }
 
 async fn call_api(admin: &Admin, request: Request<Incoming>) -> Answer {
@@ -397,11 +376,25 @@ mod tests {
         assert!(!authorised(&["Bearer s3cret", "Bearer s3cret"]));
     }
 
-    #[test]
-    fn not_ready_tells_every_reason() {
-        let answer = readiness(Err(vec![NotReady::new("broker", "no connection")]));
+    #[tokio::test]
+    async fn readiness_tells_every_reason_and_every_note() {
+        let one = Readiness::from(vec![NotReady::new("broker", "no connection")]);
+        let other = Readiness {
+            reasons: Vec::new(),
+            notes: vec![Note {
+                code: "spooling",
+                message: "2 wait".to_owned(),
+                figures: [("events", 2)].into(),
+            }],
+        };
+        assert_eq!(readiness(other.clone()).status(), 200);
+        let answer = readiness(one.merge(other));
         assert_eq!(answer.status(), 503);
-        assert_eq!(readiness(Ok(())).status(), 200);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(
+            body,
+            &br#"{"status":"not_ready","reasons":[{"code":"broker","message":"no connection"}],"notes":[{"code":"spooling","message":"2 wait","events":2}]}"#[..]
+        );
     }
 
     #[tokio::test]
@@ -414,7 +407,7 @@ mod tests {
             ..AdminLimits::default()
         };
         let admin = Admin {
-            ready: Arc::new(|| Ok(())),
+            ready: Arc::new(Readiness::default),
             metrics: Arc::new(Metrics::new("0", "test")),
             api: None,
             token: None,

@@ -7,12 +7,14 @@ pub mod guarded_io;
 pub mod http;
 pub mod metrics;
 pub mod process;
+pub mod readiness;
 pub mod settings;
 pub mod stop;
 pub mod telemetry;
 
-pub use admin::{Admin, AdminLimits, ApiFn, ApiRequest, ApiResponse, BoxFuture, NotReady, ReadyFn};
+pub use admin::{Admin, AdminLimits, ApiFn, ApiRequest, ApiResponse, BoxFuture};
 pub use metrics::Metrics;
+pub use readiness::{NotReady, Note, Readiness, ReadyFn};
 pub use settings::{Checker, Problems, Secret};
 
 /// How a process says how it ended.

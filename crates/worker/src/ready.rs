@@ -39,10 +39,7 @@ impl Readiness {
 
     /// The function behind `/readyz`.
     pub(crate) fn into_fn(self) -> ReadyFn {
-        Arc::new(move || {
-            let found = self.not_ready();
-            if found.is_empty() { Ok(()) } else { Err(found) }
-        })
+        Arc::new(move || self.not_ready().into())
     }
 
     fn not_ready(&self) -> Vec<NotReady> {

@@ -220,14 +220,14 @@ async fn health_tells_life_from_readiness() {
     assert_eq!(get(ingress.admin, "/livez").await.unwrap().status, 200);
     let ready = get(ingress.admin, "/readyz").await.unwrap();
     assert_eq!(
-        (ready.status, ready.text().contains("broker_unavailable")),
+        (ready.status, ready.text().contains("queue_unavailable")),
         (503, true),
         "{}",
         ready.text()
     );
     assert_eq!(get(ingress.admin, "/v1/devices").await.unwrap().status, 404);
     ingress
-        .counts(r#"porchlight_ingress_broker_state{state="connecting"} 1"#)
+        .counts(r#"porchlight_ingress_queue_state{state="connecting"} 1"#)
         .await;
     ingress.counts("porchlight_ingress_body_memory_bytes 0").await;
     ingress.counts("process_open_fds").await;

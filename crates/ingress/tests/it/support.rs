@@ -133,7 +133,7 @@ pub(crate) fn told(answer: &Response) -> (u16, String) {
 
 /// What [`told`] gives for a signed event, as long as no broker is there.
 pub(crate) fn passed() -> (u16, String) {
-    failed(503, "broker_unavailable")
+    failed(503, "queue_unavailable")
 }
 
 pub(crate) fn failed(status: u16, code: &str) -> (u16, String) {
