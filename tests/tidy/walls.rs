@@ -45,6 +45,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
             "porchlight-broker",
             "porchlight-device",
             "porchlight-event",
+            "porchlight-ledger",
+            "porchlight-queue",
             "porchlight-service",
             "porchlight-store",
         ],

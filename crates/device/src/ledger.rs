@@ -4,6 +4,9 @@
 
 use crate::{Command, Status};
 
+/// Most devices of one page; a ledger gives fewer where more are asked for.
+pub const PAGE_DEVICES_MAX: usize = 500;
+
 /// How much is owed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {

@@ -5,6 +5,8 @@
 use crate::keys::{Partition, Place};
 use crate::script::{Call, Script};
 use crate::{Store, StoreError, record, reply};
+pub use porchlight_device::ledger::PAGE_DEVICES_MAX;
+
 use porchlight_device::ledger::DeviceFilter;
 use porchlight_device::view::{
     DevicePage, DeviceSummary, DeviceView, HISTORY_ENTRIES_MAX, HistoryEntry, LastEvent, OperationView,
@@ -13,8 +15,6 @@ use porchlight_device::{AccountRegisters, Command, Device, Operation, Order, Rea
 use redis::Value;
 use std::collections::{BTreeMap, HashMap};
 
-/// Most devices in one page.
-pub const PAGE_DEVICES_MAX: usize = 500;
 /// Devices that one page looks at before it ends short, so that a rare status does not make one call walk all.
 const LOOKED_AT_MAX: usize = 4096;
 /// Partitions whose index is read in one round trip.

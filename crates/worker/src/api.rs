@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use porchlight_device::Registration;
+use porchlight_ledger::{LedgerError, PageError, RegisterError};
 use porchlight_service::{ApiFn, ApiRequest, ApiResponse};
-use porchlight_store::{PageError, RegisterError, StoreError};
 
+use crate::clerk::Clerk;
 use crate::dispatch::Dispatch;
-use crate::ledger::Ledger;
 use crate::metrics::WorkerMetrics;
 use route::{Call, ListCall, Refused};
 
@@ -23,7 +23,7 @@ const CALL_MAX: Duration = Duration::from_secs(8);
 /// What the calls need.
 #[derive(Clone)]
 pub(crate) struct Api {
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) clerk: Arc<Clerk>,
     pub(crate) dispatch: Dispatch,
     pub(crate) metrics: Arc<WorkerMetrics>,
 }
@@ -52,7 +52,7 @@ impl Api {
             Err(refused) => ("refused", refusal(refused)),
             Ok(call) => {
                 let label = call.label();
-                // In a box, for the compiler: with the client below it the nest of futures is deeper than it goes.
+                // In a box, for the compiler: with the ledger below it the nest of futures is deeper than it goes.
                 let done = tokio::time::timeout(CALL_MAX, Box::pin(self.call(call))).await;
                 (
                     label,
@@ -80,7 +80,7 @@ impl Api {
     }
 
     async fn register(&self, device_id: &str, registration: &Registration) -> ApiResponse {
-        match self.ledger.register(device_id, registration).await {
+        match self.clerk.register(device_id, registration).await {
             Ok(registered) => {
                 if let Some(command) = registered.command {
                     self.dispatch.offer(command);
@@ -100,12 +100,12 @@ impl Api {
                 }
             }
             Err(RegisterError::Refused(error)) => refusal(route::refusal(&error)),
-            Err(RegisterError::Store(error)) => failed(&error),
+            Err(RegisterError::Ledger(error)) => failed(&error),
         }
     }
 
     async fn forget(&self, device_id: &str, operation_id: &str) -> ApiResponse {
-        match self.ledger.forget(device_id, operation_id).await {
+        match self.clerk.forget(device_id, operation_id).await {
             Ok(true) => ApiResponse::empty(StatusCode::NO_CONTENT),
             Ok(false) => not_found("unknown_operation", "the device has no such operation"),
             Err(error) => failed(&error),
@@ -113,7 +113,7 @@ impl Api {
     }
 
     async fn show(&self, device_id: &str) -> ApiResponse {
-        match self.ledger.device(device_id).await {
+        match self.clerk.device(device_id).await {
             Ok(Some(device)) => ApiResponse::json(StatusCode::OK, &device),
             Ok(None) => not_found("unknown_device", "nothing is known of this device"),
             Err(error) => failed(&error),
@@ -122,7 +122,7 @@ impl Api {
 
     async fn list(&self, list: ListCall) -> ApiResponse {
         match self
-            .ledger
+            .clerk
             .devices(list.account, list.status, list.cursor.as_deref(), list.limit)
             .await
         {
@@ -130,7 +130,7 @@ impl Api {
             Err(error @ PageError::BadCursor) => {
                 ApiResponse::error(StatusCode::BAD_REQUEST, "bad_query", &error.to_string())
             }
-            Err(PageError::Store(error)) => failed(&error),
+            Err(PageError::Ledger(error)) => failed(&error),
         }
     }
 }
@@ -151,7 +151,7 @@ fn unavailable(text: &str) -> ApiResponse {
 }
 
 /// The cause goes to the log; outside only what a caller can act on is said.
-fn failed(error: &StoreError) -> ApiResponse {
+fn failed(error: &LedgerError) -> ApiResponse {
     tracing::debug!(%error, "a call of the control API failed");
     unavailable("the ledger cannot be reached or takes no writes; try again")
 }

@@ -4,8 +4,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use porchlight_broker::RetryTier;
 use porchlight_device::News;
+use porchlight_event::queue::RetryTier;
 use porchlight_event::{Envelope, RingEvent, SigningKeys};
 
 use crate::metrics::type_label;

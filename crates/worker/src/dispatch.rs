@@ -11,7 +11,7 @@ use porchlight_device::Command;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::Ledger;
+use crate::clerk::Clerk;
 use crate::metrics::{CommandResult, WorkerMetrics};
 use crate::outlet::{Outlet, Undelivered};
 
@@ -33,7 +33,7 @@ pub(crate) struct Dispatcher {
 
 struct Shared {
     outlet: Outlet,
-    ledger: Arc<Ledger>,
+    clerk: Arc<Clerk>,
     metrics: Arc<WorkerMetrics>,
 }
 
@@ -77,7 +77,7 @@ impl Dispatcher {
     /// A dispatcher with at most `inflight_max` commands in flight, and the way to it.
     pub(crate) fn new(
         outlet: Outlet,
-        ledger: Arc<Ledger>,
+        clerk: Arc<Clerk>,
         metrics: Arc<WorkerMetrics>,
         inflight_max: usize,
     ) -> (Self, Dispatch) {
@@ -100,7 +100,7 @@ impl Dispatcher {
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let shared = Arc::new(Shared {
             outlet,
-            ledger,
+            clerk,
             metrics,
         });
         let dispatch = Dispatch {
@@ -139,7 +139,7 @@ impl LaneQueue {
 impl Shared {
     async fn send(&self, command: Command) {
         let result = match self.outlet.send(&command).await {
-            Ok(()) if self.ledger.confirm(&command).await => CommandResult::Sent,
+            Ok(()) if self.clerk.confirm(&command).await => CommandResult::Sent,
             Ok(()) => CommandResult::Unnoted,
             Err(Undelivered::HeldBack) => CommandResult::Left,
             Err(Undelivered::Failed(words)) => {

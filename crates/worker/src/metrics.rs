@@ -5,8 +5,8 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use porchlight_device::ledger::Backlog;
 use porchlight_service::Metrics;
-use porchlight_store::Backlog;
 use prometheus_client::encoding::{EncodeLabelSet, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -136,7 +136,7 @@ impl WorkerMetrics {
         );
         area.register(
             "held_tries",
-            "Tries repeated because a server failed",
+            "Tries repeated because ledger or queue failed",
             own.held_tries.clone(),
         );
         area.register(
@@ -188,7 +188,7 @@ impl WorkerMetrics {
         );
         area.register(
             "publisher_ready",
-            "1 while the broker takes messages",
+            "1 while the queue takes copies",
             own.publisher_ready.clone(),
         );
         own

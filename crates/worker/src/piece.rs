@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use porchlight_broker::{Batch, Delivery};
+use porchlight_event::queue::{Batch, Delivery};
 
 /// Returns to the queue from which on a delivery is applied alone. A crash charges everything in hand, so twenty
 /// crashes would bury innocents with the culprit; alone, with all before it acked, it can only charge what comes after.
@@ -17,7 +17,7 @@ const PIECE_BYTES_MAX: usize = 1024 * 1024;
 /// Deliveries of one incarnation that are applied in one go and acked with one ack.
 #[derive(Debug)]
 pub(crate) struct Piece {
-    /// The channel they came on.
+    /// The stretch of consuming they came in.
     pub(crate) incarnation: u64,
     /// At least one, in the order of their tags.
     pub(crate) deliveries: Vec<Delivery>,

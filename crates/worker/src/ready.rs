@@ -3,38 +3,41 @@
 //!
 //! It watches; the parts themselves reconnect.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use porchlight_broker::{Consumer, Publisher, QueueState};
+use porchlight_event::queue::QueueState;
 use porchlight_service::{NotReady, ReadyFn};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::Ledger;
 use crate::metrics::WorkerMetrics;
 
 /// What readiness depends on.
 #[derive(Clone)]
-pub(crate) struct Readiness {
-    consumer: watch::Receiver<QueueState>,
-    publisher: watch::Receiver<QueueState>,
+pub(crate) struct Observer {
+    source: watch::Receiver<QueueState>,
+    queue: watch::Receiver<QueueState>,
     ledger_up: watch::Receiver<bool>,
-    stop: CancellationToken,
+    stop: Arc<OnceLock<CancellationToken>>,
 }
 
-impl Readiness {
+impl Observer {
     pub(crate) fn new(
-        consumer: &Consumer,
-        publisher: &Publisher,
-        ledger: &Ledger,
-        stop: CancellationToken,
+        source: watch::Receiver<QueueState>,
+        queue: watch::Receiver<QueueState>,
+        ledger_up: watch::Receiver<bool>,
     ) -> Self {
         Self {
-            consumer: consumer.state(),
-            publisher: publisher.state(),
-            ledger_up: ledger.up(),
-            stop,
+            source,
+            queue,
+            ledger_up,
+            stop: Arc::default(),
         }
+    }
+
+    /// From now on, once `stop` has come, the worker is not ready, for every clone.
+    pub(crate) fn stop_with(&self, stop: &CancellationToken) {
+        self.stop.get_or_init(|| stop.clone());
     }
 
     /// The function behind `/readyz`.
@@ -44,10 +47,10 @@ impl Readiness {
 
     fn not_ready(&self) -> Vec<NotReady> {
         let mut found = Vec::new();
-        if self.stop.is_cancelled() {
+        if self.stop.get().is_some_and(CancellationToken::is_cancelled) {
             found.push(NotReady::new("stopping", "the worker is stopping"));
         }
-        if let Some(words) = trouble(&self.consumer.borrow()) {
+        if let Some(words) = trouble(&self.source.borrow()) {
             found.push(NotReady::new(
                 "consumer",
                 format!("not subscribed to the queue: {words}"),
@@ -64,13 +67,11 @@ impl Readiness {
 
     /// Keeps gauges and log up to date until `stop`.
     pub(crate) async fn follow(self, metrics: Arc<WorkerMetrics>, stop: CancellationToken) {
-        let consumer = follow_one("consumer", self.consumer, |ready| {
-            metrics.set_consumer_ready(ready)
-        });
-        let publisher = follow_one("publisher", self.publisher, |ready| {
+        let source = follow_one("consumer", self.source, |ready| metrics.set_consumer_ready(ready));
+        let queue = follow_one("publisher", self.queue, |ready| {
             metrics.set_publisher_ready(ready)
         });
-        stop.run_until_cancelled(async { tokio::join!(consumer, publisher) })
+        stop.run_until_cancelled(async { tokio::join!(source, queue) })
             .await;
         // A part that ended was asked to; the end of this task would look like a fault.
         stop.cancelled().await;
@@ -86,12 +87,12 @@ async fn follow_one(part: &'static str, mut states: watch::Receiver<QueueState>,
         // The same failure at every attempt is one line, not one a second.
         if words != told {
             match &state {
-                QueueState::Ready => tracing::info!(part, "broker connection ready"),
+                QueueState::Ready => tracing::info!(part, "queue ready"),
                 QueueState::Paused => {
                     tracing::info!(part, "away from the queue until the ledger takes writes")
                 }
                 QueueState::Connecting { last_error: None } | QueueState::Stopped => {}
-                _ => tracing::warn!(part, reason = words, "broker connection not ready"),
+                _ => tracing::warn!(part, reason = words, "queue not ready"),
             }
             told = words;
         }
@@ -101,7 +102,7 @@ async fn follow_one(part: &'static str, mut states: watch::Receiver<QueueState>,
     }
 }
 
-/// What keeps a connection from being of use, in words.
+/// What keeps a queue from being of use, in words.
 fn trouble(state: &QueueState) -> Option<String> {
     Some(match state {
         QueueState::Ready => return None,
@@ -109,7 +110,7 @@ fn trouble(state: &QueueState) -> Option<String> {
         QueueState::Connecting {
             last_error: Some(error),
         } => error.clone(),
-        QueueState::Blocked { reason } => format!("blocked by the broker: {reason}"),
+        QueueState::Blocked { reason } => format!("it takes nothing now: {reason}"),
         QueueState::Paused => "waiting for the ledger".to_owned(),
         QueueState::Stopped => "closed".to_owned(),
     })

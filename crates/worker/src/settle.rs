@@ -7,19 +7,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use porchlight_broker::{ConsumerHandle, DeathNote, Delivery, Outgoing, PublishDeadlines, Publisher};
 use porchlight_device::{Command, News};
 use porchlight_event::Envelope;
+use porchlight_event::queue::{DeathNote, Delivery, RetryTier};
+use porchlight_queue::{Deadlines, Queue, QueueError, SourceHandle, Stored};
 
+use crate::clerk::{Answer, Clerk};
 use crate::decide::{Death, Decision, Stage, decide};
 use crate::hold::Hold;
 use crate::keys::KeysInForce;
-use crate::ledger::{Answer, Ledger};
 use crate::metrics::{WorkerMetrics, type_label};
 use crate::now_ms;
 use crate::piece::Piece;
 
-/// For one copy to be confirmed: the broker's own queues answer in milliseconds.
+/// For one copy to be confirmed: a queue that works answers in milliseconds.
 const COPY_CONFIRM_MAX: Duration = Duration::from_secs(5);
 /// Tries of an event that the ledger fails on although it takes writes. More than one, since a failover can garble an
 /// answer, and since all but the first are alone in their request, so that no event is charged with what another did;
@@ -28,9 +29,9 @@ const REFUSALS_MAX: u32 = 3;
 
 /// Settles pieces; shared by all that are at work at once.
 pub(crate) struct Settler {
-    pub(crate) ledger: Arc<Ledger>,
-    pub(crate) publisher: Publisher,
-    pub(crate) consumer: ConsumerHandle,
+    pub(crate) clerk: Arc<Clerk>,
+    pub(crate) queue: Queue,
+    pub(crate) source: SourceHandle,
     pub(crate) keys: KeysInForce,
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) hold_max: Duration,
@@ -61,23 +62,28 @@ pub(crate) struct GaveUp {
 pub(crate) enum Failed {
     /// The ledger did not take it in time.
     Ledger,
-    /// The broker did not take a copy in time.
-    Broker,
+    /// The queue did not take a copy in time.
+    Queue,
     /// Its deliveries cannot be acked any more and come again: there is nothing left to hold it for.
     Incarnation,
 }
 
 /// A copy that must be confirmed before the original is acked.
 struct Copy {
-    outgoing: Outgoing,
+    envelope: Envelope,
     fate: Fate,
 }
 
 enum Fate {
-    /// With the label of the event's type.
-    PutOff(&'static str),
-    /// With the message id.
-    Buried(Death, String),
+    PutOff {
+        tier: RetryTier,
+        /// The label of the event's type.
+        kind: &'static str,
+    },
+    Buried {
+        death: Death,
+        at_ms: i64,
+    },
 }
 
 /// News on its way into the ledger; beside each what is needed to bury it instead, and how often it was refused.
@@ -168,13 +174,15 @@ impl Settler {
             match decide(&envelope, keys.as_deref(), now_ms) {
                 Decision::Apply(news) => candidates.push(*news, envelope, 0),
                 Decision::PutOff { tier, attempt, kind } => {
-                    let outgoing = Outgoing::retry(&Envelope { attempt, ..envelope }, tier);
                     copies.push(Copy {
-                        outgoing,
-                        fate: Fate::PutOff(kind),
+                        envelope: Envelope { attempt, ..envelope },
+                        fate: Fate::PutOff { tier, kind },
                     });
                 }
-                Decision::Bury(death) => copies.push(bury(&envelope, death, now_ms)),
+                Decision::Bury(death) => copies.push(Copy {
+                    envelope,
+                    fate: Fate::Buried { death, at_ms: now_ms },
+                }),
             }
         }
         (candidates, copies)
@@ -201,8 +209,8 @@ impl Settler {
                         self.metrics.settled(type_label(&news.event_type), outcome.code());
                         commands.extend(owed);
                     }
-                    Answer::Refused if refusals + 1 >= REFUSALS_MAX && self.ledger.probe().await => {
-                        hopeless.push(bury_hopeless(news, &envelope));
+                    Answer::Refused if refusals + 1 >= REFUSALS_MAX && self.clerk.probe().await => {
+                        hopeless.push(bury_hopeless(news, envelope));
                     }
                     Answer::Refused => again.push(news, envelope, refusals + 1),
                     Answer::Fault => again.push(news, envelope, refusals),
@@ -223,7 +231,7 @@ impl Settler {
         let mut is_up = true;
         for some in all.into_requests() {
             let answers = if is_up {
-                self.ledger.apply(turn, &some.news).await
+                self.clerk.apply(turn, &some.news).await
             } else {
                 some.news.iter().map(|_| Answer::Fault).collect()
             };
@@ -239,12 +247,12 @@ impl Settler {
         let wait = hold.next_wait().ok_or(failed)?;
         tokio::select! {
             biased;
-            () = self.consumer.ended(incarnation) => Err(Failed::Incarnation),
+            () = self.source.ended(incarnation) => Err(Failed::Incarnation),
             () = tokio::time::sleep(wait) => Ok(()),
         }
     }
 
-    /// Publishes every copy and waits for its confirm, again and again until patience runs out.
+    /// Stores every copy, again and again until patience runs out.
     async fn copy(&self, copies: Vec<Copy>, incarnation: u64) -> Result<(), Failed> {
         let mut waiting: FuturesUnordered<_> = copies
             .into_iter()
@@ -259,20 +267,19 @@ impl Settler {
     async fn copy_one(&self, copy: Copy, incarnation: u64) -> Result<(), Failed> {
         let mut hold = Hold::new(self.hold_max);
         loop {
-            let deadlines = PublishDeadlines::within(COPY_CONFIRM_MAX);
-            match self.publisher.publish(copy.outgoing.clone(), deadlines).await {
+            match self.store(&copy).await {
                 Ok(_) => break,
                 Err(error) => tracing::debug!(%error, "a copy is not confirmed yet"),
             }
-            self.wait(&mut hold, incarnation, Failed::Broker).await?;
+            self.wait(&mut hold, incarnation, Failed::Queue).await?;
         }
         match copy.fate {
-            Fate::PutOff(kind) => self.metrics.settled(kind, "later"),
-            Fate::Buried(death, message_id) => {
+            Fate::PutOff { kind, .. } => self.metrics.settled(kind, "later"),
+            Fate::Buried { death, .. } => {
                 self.metrics.settled(death.kind, "dead");
                 self.metrics.buried(death.reason);
                 tracing::warn!(
-                    message.id = message_id,
+                    message.id = copy.envelope.message_id,
                     event.id = shown(death.event_id.as_deref()),
                     reason = death.reason,
                     stage = death.stage.code(),
@@ -283,26 +290,32 @@ impl Settler {
         }
         Ok(())
     }
-}
 
-fn bury(envelope: &Envelope, death: Death, at_ms: i64) -> Copy {
-    let note = DeathNote {
-        reason: death.reason,
-        stage: death.stage.code(),
-        detail: &death.detail,
-        at_ms,
-    };
-    let outgoing = Outgoing::dead(envelope, note);
-    Copy {
-        outgoing,
-        fate: Fate::Buried(death, envelope.message_id.clone()),
+    async fn store(&self, copy: &Copy) -> Result<Stored, QueueError> {
+        let deadlines = Deadlines::within(COPY_CONFIRM_MAX);
+        match &copy.fate {
+            Fate::PutOff { tier, .. } => self.queue.put_off(&copy.envelope, *tier, deadlines).await,
+            Fate::Buried { death, at_ms } => {
+                let note = DeathNote {
+                    reason: death.reason,
+                    stage: death.stage.code(),
+                    detail: &death.detail,
+                    at_ms: *at_ms,
+                };
+                self.queue.bury(&copy.envelope, note, deadlines).await
+            }
+        }
     }
 }
 
-fn bury_hopeless(news: News, envelope: &Envelope) -> Copy {
+fn bury_hopeless(news: News, envelope: Envelope) -> Copy {
     let detail = format!("the ledger failed on it {REFUSALS_MAX} times although it takes writes");
     let death = Death::new("ledger_refused", Stage::Apply, detail).of(&news.event_type, news.event_id);
-    bury(envelope, death, now_ms())
+    let at_ms = now_ms();
+    Copy {
+        envelope,
+        fate: Fate::Buried { death, at_ms },
+    }
 }
 
 /// A foreign id as a log line shows it: escaped, and cut where it is long.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::clerk::Clerk;
 use crate::dispatch::Dispatch;
-use crate::ledger::Ledger;
 use crate::metrics::WorkerMetrics;
 
 /// Sweeps between two counts of the backlog, which visits every partition for a gauge.
@@ -17,7 +17,7 @@ const SLOW_EVERY: u64 = 5;
 
 /// The sweeper's task.
 pub(crate) struct Sweeper {
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) clerk: Arc<Clerk>,
     pub(crate) dispatch: Dispatch,
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) interval: Duration,
@@ -41,10 +41,10 @@ impl Sweeper {
     }
 
     async fn look_slowly(&self) {
-        if let Some(backlog) = self.ledger.backlog().await {
+        if let Some(backlog) = self.clerk.backlog().await {
             self.metrics.set_backlog(&backlog);
             if backlog.accounts_to_tell > 0 {
-                self.ledger.finish_spreads().await;
+                self.clerk.finish_spreads().await;
             }
         }
     }
@@ -54,7 +54,7 @@ impl Sweeper {
         if !self.dispatch.is_ready() {
             return;
         }
-        for command in self.ledger.claim().await {
+        for command in self.clerk.claim().await {
             self.dispatch.give(command).await;
         }
     }

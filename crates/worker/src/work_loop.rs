@@ -1,4 +1,4 @@
-//! The work loop: one task owns the consumer, takes batches, has a few pieces at work at once, and acks in order.
+//! The work loop: one task owns the source, takes batches, has a few pieces at work at once, and acks in order.
 //!
 //! It decides nothing about an event; [`crate::settle`] does the work on a piece, polled from here, so that no
 //! delivery ever hops to another task or thread.
@@ -9,11 +9,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
-use porchlight_broker::{AckOutcome, Batch, Consumer, ConsumerHandle};
+use porchlight_event::queue::{AckOutcome, Batch};
+use porchlight_queue::{Source, SourceHandle};
 use tokio::sync::watch;
 
+use crate::clerk::Clerk;
 use crate::dispatch::Dispatch;
-use crate::ledger::Ledger;
 use crate::metrics::WorkerMetrics;
 use crate::piece::{Piece, cut};
 use crate::settings::WorkSettings;
@@ -21,12 +22,12 @@ use crate::settle::{Failed, GaveUp, Settled, Settler};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Owns the consumer and everything in hand.
+/// Owns the source and everything in hand.
 pub(crate) struct WorkLoop {
-    consumer: Consumer,
-    handle: ConsumerHandle,
+    source: Source,
+    handle: SourceHandle,
     settler: Arc<Settler>,
-    ledger: Arc<Ledger>,
+    clerk: Arc<Clerk>,
     ledger_takes_work: watch::Receiver<bool>,
     dispatch: Dispatch,
     metrics: Arc<WorkerMetrics>,
@@ -37,7 +38,7 @@ pub(crate) struct WorkLoop {
     at_work: FuturesOrdered<Boxed<Result<Settled, GaveUp>>>,
     /// A suspicious piece is at work; nothing else may be.
     alone: bool,
-    /// Counts pieces, to spread them over the ledger's connections.
+    /// Counts pieces; a ledger with several connections spreads them over those.
     turn: usize,
     /// Deliveries waiting or at work.
     events: usize,
@@ -47,7 +48,7 @@ pub(crate) struct WorkLoop {
     acking: Option<Boxed<AckOutcome>>,
     /// Everything was given back; this ends when the ledger takes writes again.
     away: Option<Boxed<()>>,
-    /// The consumer has yielded its last.
+    /// The source has yielded its last.
     ended: bool,
 }
 
@@ -58,7 +59,7 @@ enum Step {
     Taken(Option<Batch>),
     /// The oldest piece at work is settled, or was given up.
     Worked(Result<Settled, GaveUp>),
-    /// An ack was written, or its channel is gone and the broker delivers again: nothing is left to do either way.
+    /// An ack was written, or its incarnation is over and the queue delivers again: nothing is left to do either way.
     Acked,
     /// The ledger takes writes again.
     LedgerIsBack,
@@ -67,21 +68,21 @@ enum Step {
 }
 
 impl WorkLoop {
-    /// Begins away from the queue: nothing is taken before the ledger has answered once, so the consumer must have
-    /// been started paused.
+    /// Begins away from the queue: nothing is taken before the ledger has answered once, so the source must have
+    /// been opened paused.
     pub(crate) fn new(
-        consumer: Consumer,
+        source: Source,
         settler: Arc<Settler>,
         dispatch: Dispatch,
         settings: WorkSettings,
     ) -> Self {
-        let (ledger, metrics) = (Arc::clone(&settler.ledger), Arc::clone(&settler.metrics));
+        let (clerk, metrics) = (Arc::clone(&settler.clerk), Arc::clone(&settler.metrics));
         let mut own = Self {
-            handle: consumer.handle(),
-            consumer,
+            handle: source.handle(),
+            source,
             settler,
-            ledger_takes_work: ledger.takes_work(),
-            ledger,
+            ledger_takes_work: clerk.takes_work(),
+            clerk,
             dispatch,
             metrics,
             settings,
@@ -99,7 +100,7 @@ impl WorkLoop {
         own
     }
 
-    /// Works until the consumer, told to stop, has yielded its last and everything is settled and acked.
+    /// Works until the source, told to stop, has yielded its last and everything is settled and acked.
     ///
     /// # Cancel safety
     /// Dropping it gives everything in hand back to the queue, as a crash would.
@@ -110,9 +111,9 @@ impl WorkLoop {
         }
     }
 
-    /// Closes the connection politely; what is unacked goes back to the queue.
+    /// Lets go of the source politely; what is unacked goes back to the queue.
     pub(crate) async fn close(self) {
-        self.consumer.close().await;
+        self.source.close().await;
     }
 
     /// Deliveries that are not settled.
@@ -129,17 +130,17 @@ impl WorkLoop {
     async fn select(&mut self) -> Step {
         let may_take = self.may_take();
         tokio::select! {
-            // Acks first: they free the broker's prefetch window. Then results, which free a place at work.
+            // Acks first: they free the prefetch window. Then results, which free a place at work.
             biased;
             _ = optional(self.acking.as_mut()) => Step::Acked,
             Some(worked) = self.at_work.next() => Step::Worked(worked),
             () = optional(self.away.as_mut()) => Step::LedgerIsBack,
             Ok(()) = self.ledger_takes_work.changed() => Step::LedgerTurned,
-            batch = self.consumer.next_batch(self.settings.batch_size), if may_take => Step::Taken(batch),
+            batch = self.source.next_batch(self.settings.batch_size), if may_take => Step::Taken(batch),
         }
     }
 
-    /// While the ledger fails nothing new is taken: what is held is retried, and the rest is safe with the broker.
+    /// While the ledger fails nothing new is taken: what is held is retried, and the rest is safe in the queue.
     fn may_take(&self) -> bool {
         // Away from the queue there is nothing to take, but the end must be noticed.
         let free = self.waiting.is_empty() && !self.alone && self.at_work.len() < self.settings.batches_max;
@@ -229,7 +230,7 @@ impl WorkLoop {
                 self.give_back("the ledger", gave_up.incarnation);
                 self.stay_away();
             }
-            Failed::Broker => self.give_back("the broker", gave_up.incarnation),
+            Failed::Queue => self.give_back("the queue", gave_up.incarnation),
             Failed::Incarnation => {
                 self.alone = false;
                 self.events -= gave_up.events;
@@ -237,13 +238,13 @@ impl WorkLoop {
         }
     }
 
-    /// Forgets everything in hand. The broker delivers it again once its connection is closed; abandoning comes first,
+    /// Forgets everything in hand. The queue delivers it again in another incarnation; abandoning this one comes first,
     /// since an ack of anything that is taken from it later would reach back over what is forgotten here.
-    fn give_back(&mut self, server: &'static str, incarnation: u64) {
+    fn give_back(&mut self, failed: &'static str, incarnation: u64) {
         self.handle.abandon(incarnation);
         tracing::warn!(
             deliveries = self.events,
-            failed = server,
+            failed,
             "deliveries given back after holding them in vain"
         );
         self.metrics.gave_back(self.events);
@@ -257,8 +258,8 @@ impl WorkLoop {
     /// Leaves the queue until the ledger takes writes again; the prefetch then begins small.
     fn stay_away(&mut self) {
         self.handle.pause();
-        let ledger = Arc::clone(&self.ledger);
-        self.away = Some(Box::pin(async move { ledger.until_back().await }));
+        let clerk = Arc::clone(&self.clerk);
+        self.away = Some(Box::pin(async move { clerk.until_back().await }));
     }
 }
 

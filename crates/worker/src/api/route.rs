@@ -1,12 +1,12 @@
 //! What a request of the control API asks for: method, path, query and body become one [`Call`], or a refusal.
 //!
-//! It touches no store and checks no token.
+//! It touches no ledger and checks no token.
 
 use hyper::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
+use porchlight_device::ledger::PAGE_DEVICES_MAX;
 use porchlight_device::operation::{ID_BYTES_MAX, PARAMS_BYTES_MAX};
 use porchlight_device::{Registration, RegistrationError, Status};
-use porchlight_store::PAGE_DEVICES_MAX;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

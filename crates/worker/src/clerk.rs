@@ -1,4 +1,4 @@
-//! The ledger as the worker sees it: every call of the store, and whether the store is up.
+//! The clerk: makes every entry in the ledger, and knows whether the ledger takes entries.
 //!
 //! It retries nothing; whoever calls decides what a failure means. Each change between up and down is logged once.
 //!
@@ -9,18 +9,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use porchlight_device::ledger::{Backlog, DeviceFilter};
 use porchlight_device::view::{DevicePage, DeviceView, OperationView};
 use porchlight_device::{Command, News, Outcome, Registration, Status};
-use porchlight_service::Secret;
-use porchlight_store::{
-    Backlog, ConnectError, DeviceFilter, PageError, RegisterError, Store, StoreConfig, StoreError,
-};
+use porchlight_ledger::{Ledger, LedgerError, PageError, RegisterError};
 use tokio::sync::watch;
 
 use crate::hold::Hold;
 use crate::metrics::WorkerMetrics;
 use crate::now_ms;
-use crate::settings::WorkSettings;
 
 /// Most commands that one sweep claims; more than are sent in one interval would only be held back from others.
 const CLAIM_MAX: usize = 1024;
@@ -37,7 +34,7 @@ pub(crate) enum Answer {
         /// Newly owed.
         commands: Vec<Command>,
     },
-    /// The ledger works and fails on this event: a defect, and no condition of the server's.
+    /// The ledger works and fails on this event: a defect, and no condition of its own.
     Refused,
     /// The ledger is away, full, read-only or slow: hold the event.
     Fault,
@@ -53,16 +50,16 @@ pub(crate) struct Registered {
     pub(crate) command: Option<Command>,
 }
 
-/// The store, with its condition.
-pub(crate) struct Ledger {
-    store: Store,
+/// The ledger, with its condition.
+pub(crate) struct Clerk {
+    ledger: Ledger,
     condition: Mutex<Condition>,
     up: watch::Sender<bool>,
     takes_work: watch::Sender<bool>,
     metrics: Arc<WorkerMetrics>,
 }
 
-/// Two looks at the same server: one kind of call may work while another does not, so neither speaks for the other.
+/// Two looks at the same ledger: one kind of call may work while another does not, so neither speaks for the other.
 #[derive(Debug)]
 struct Condition {
     works: bool,
@@ -77,38 +74,25 @@ enum Witness {
     Sweep,
 }
 
-impl Ledger {
-    /// Prepares the connections; whether a server answers shows later.
-    ///
-    /// # Errors
-    /// [`ConnectError`], when the address or a setting is not usable.
-    pub(crate) fn connect(
-        url: &Secret,
-        work: &WorkSettings,
-        metrics: Arc<WorkerMetrics>,
-    ) -> Result<Self, ConnectError> {
-        let config = StoreConfig {
-            settle: work.settle,
-            connections: work.batches_max,
-            ..StoreConfig::new(url.expose())
-        };
-        let store = Store::connect(&config)?;
-        // Down until the first answer, and without a line about it: nothing has failed yet.
+impl Clerk {
+    /// Asks nothing yet: the ledger counts as down until its first answer.
+    pub(crate) fn new(ledger: Ledger, metrics: Arc<WorkerMetrics>) -> Self {
+        // Without a line about it: nothing has failed yet.
         let condition = Condition {
             works: false,
             sweeps: true,
             down_since: Instant::now(),
         };
-        Ok(Self {
-            store,
+        Self {
+            ledger,
             condition: Mutex::new(condition),
             up: watch::Sender::new(false),
             takes_work: watch::Sender::new(false),
             metrics,
-        })
+        }
     }
 
-    /// Whether the store is up, and every change of it.
+    /// Whether the ledger is up, and every change of it.
     pub(crate) fn up(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
     }
@@ -120,12 +104,12 @@ impl Ledger {
 
     /// Applies events in one round trip; one answer for each, in order. `turn` spreads the calls over connections.
     pub(crate) async fn apply(&self, turn: usize, news: &[News]) -> Vec<Answer> {
-        let answers = self.store.apply_batch(turn, news, now_ms()).await;
+        let answers = self.ledger.apply_batch(turn, news, now_ms()).await;
         let fault = answers
             .iter()
             .find_map(|answer| answer.as_ref().err().filter(|error| error.is_fault()));
         self.note(Witness::Work, fault);
-        let answer = |(answer, news): (Result<_, StoreError>, &News)| match answer {
+        let answer = |(answer, news): (Result<_, LedgerError>, &News)| match answer {
             Ok(decision) => {
                 let porchlight_device::Decision {
                     outcome,
@@ -144,14 +128,14 @@ impl Ledger {
         answers.into_iter().zip(news).map(answer).collect()
     }
 
-    /// Whether the store takes a write that is no event.
+    /// Whether the ledger takes a write that is no event.
     pub(crate) async fn probe(&self) -> bool {
-        let probed = self.store.probe(now_ms()).await;
+        let probed = self.ledger.probe(now_ms()).await;
         self.note(Witness::Work, probed.as_ref().err());
         probed.is_ok()
     }
 
-    /// Returns when the store takes writes. Asks again and again, at most every two seconds.
+    /// Returns when the ledger takes writes. Asks again and again, at most every two seconds.
     ///
     /// # Cancel safety
     /// Safe.
@@ -160,11 +144,9 @@ impl Ledger {
         while !self.probe().await {
             tokio::time::sleep(hold.next_wait().unwrap_or(PROBE_WAIT_MAX)).await;
         }
-        // It may be another server than before, or one with other settings.
-        if let Ok(facts) = self.store.server_facts().await {
-            for warning in facts.warnings() {
-                tracing::warn!(version = facts.version, "{warning}");
-            }
+        // It may be another one than before, or have other settings.
+        for warning in self.ledger.warnings().await.unwrap_or_default() {
+            tracing::warn!(address = self.ledger.address(), "{warning}");
         }
     }
 
@@ -172,27 +154,27 @@ impl Ledger {
     pub(crate) async fn confirm(&self, command: &Command) -> bool {
         let shard = usize::try_from(command.generation).unwrap_or_default();
         let confirmed = self
-            .store
+            .ledger
             .confirm(shard, std::slice::from_ref(command))
             .await
             .pop();
         matches!(confirmed, Some(Ok(_)))
     }
 
-    /// Commands that are due, held back from other sweepers for a while. Nothing when the store fails.
+    /// Commands that are due, held back from other sweepers for a while. Nothing when the ledger fails.
     pub(crate) async fn claim(&self) -> Vec<Command> {
-        self.swept(self.store.claim(now_ms(), CLAIM_MAX).await)
+        self.swept(self.ledger.claim(now_ms(), CLAIM_MAX).await)
             .unwrap_or_default()
     }
 
-    /// How much is owed; nothing when the store fails.
+    /// How much is owed; nothing when the ledger fails.
     pub(crate) async fn backlog(&self) -> Option<Backlog> {
-        self.swept(self.store.backlog().await)
+        self.swept(self.ledger.backlog().await)
     }
 
     /// Tells the devices of accounts that were not all told. What they owe then is in the outbox.
     pub(crate) async fn finish_spreads(&self) {
-        if let Some(spread) = self.swept(self.store.spread_pending(now_ms()).await)
+        if let Some(spread) = self.swept(self.ledger.spread_pending(now_ms()).await)
             && spread.accounts > 0
         {
             tracing::info!(
@@ -211,10 +193,10 @@ impl Ledger {
     ) -> Result<Registered, RegisterError> {
         let id = &registration.operation_id;
         // Two at once may both say that they created it; only the status of the answer depends on it.
-        let before = self.store.device(device_id).await?;
+        let before = self.ledger.device(device_id).await?;
         let created = before.is_none_or(|device| !device.operations.contains_key(id));
-        let command = self.store.register(device_id, registration, now_ms()).await?;
-        let shown = self.store.device_view(device_id).await?;
+        let command = self.ledger.register(device_id, registration, now_ms()).await?;
+        let shown = self.ledger.device_view(device_id).await?;
         let operation = shown.and_then(|device| device.operations.into_iter().find(|found| found.id == *id));
         Ok(Registered {
             operation,
@@ -224,13 +206,13 @@ impl Ledger {
     }
 
     /// Forgets an operation; whether there was one.
-    pub(crate) async fn forget(&self, device_id: &str, operation_id: &str) -> Result<bool, StoreError> {
-        self.store.forget(device_id, operation_id).await
+    pub(crate) async fn forget(&self, device_id: &str, operation_id: &str) -> Result<bool, LedgerError> {
+        self.ledger.forget(device_id, operation_id).await
     }
 
     /// One device as it is shown.
-    pub(crate) async fn device(&self, device_id: &str) -> Result<Option<DeviceView>, StoreError> {
-        self.store.device_view(device_id).await
+    pub(crate) async fn device(&self, device_id: &str) -> Result<Option<DeviceView>, LedgerError> {
+        self.ledger.device_view(device_id).await
     }
 
     /// One page of devices.
@@ -241,17 +223,17 @@ impl Ledger {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<DevicePage, PageError> {
-        self.store
+        self.ledger
             .devices(&DeviceFilter { account_id, status }, cursor, limit)
             .await
     }
 
-    fn swept<T>(&self, result: Result<T, StoreError>) -> Option<T> {
+    fn swept<T>(&self, result: Result<T, LedgerError>) -> Option<T> {
         self.note(Witness::Sweep, result.as_ref().err());
         result.ok()
     }
 
-    fn note(&self, witness: Witness, error: Option<&StoreError>) {
+    fn note(&self, witness: Witness, error: Option<&LedgerError>) {
         let mut condition = self.lock();
         let was_up = condition.works && condition.sweeps;
         match witness {
@@ -265,12 +247,12 @@ impl Ledger {
         // The first answer is a change, too, from not knowing.
         if let (true, Some(error)) = (was_up, error) {
             condition.down_since = Instant::now();
-            tracing::warn!(%error, code = error.code(), address = self.store.address(), "the ledger fails; events are held");
+            tracing::warn!(%error, code = error.code(), address = self.ledger.address(), "the ledger fails; events are held");
         } else if is_up && !was_up {
             let down_ms = u64::try_from(condition.down_since.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::info!(
                 duration_ms = down_ms,
-                address = self.store.address(),
+                address = self.ledger.address(),
                 "the ledger takes events"
             );
         }

@@ -1,0 +1,117 @@
+//! The worker of the scaled form: opens RabbitMQ and Redis, and is a process of its own, with its admin listener.
+//!
+//! Nothing else in this crate knows which queue and which ledger there are.
+
+use std::sync::Arc;
+
+use porchlight_broker::{BrokerUrls, Consumer, ConsumerConfig, Publisher, PublisherConfig, TopologyConfig};
+use porchlight_ledger::Ledger;
+use porchlight_queue::{Queue, Source};
+use porchlight_service::{Admin, AdminLimits, Metrics, Secret, admin};
+use porchlight_store::{Store, StoreConfig};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::keys::KeysInForce;
+use crate::outlet::Outlet;
+use crate::settings::WorkSettings;
+use crate::worker::{RunError, Worker, WorkerParts};
+
+/// Names the connections at the broker, as `role@host:pid`.
+const CONSUMER_ROLE: &str = "porchlight-worker";
+const PUBLISHER_ROLE: &str = "porchlight-worker-publisher";
+
+/// What the process is made of; bound things and a stop token come beside it.
+#[derive(Debug)]
+pub struct WorkerConfig {
+    /// The broker's addresses.
+    pub amqp: BrokerUrls,
+    /// What to declare there.
+    pub topology: TopologyConfig,
+    /// The ledger's address.
+    pub redis: Secret,
+    /// The control API's token; without one that API is off.
+    pub admin_token: Option<Secret>,
+    /// Keys to verify each event with once more, if any.
+    pub keys: KeysInForce,
+    /// Bounds and spans.
+    pub work: WorkSettings,
+}
+
+/// Runs a worker with an admin listener until `stop`: readiness goes first, then the subscription, events, commands,
+/// connections, and the admin listener last.
+///
+/// # Errors
+/// [`RunError`]; nothing that was acked is lost by any of them.
+pub async fn run(
+    config: WorkerConfig,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let mut metrics = Metrics::new(env!("CARGO_PKG_VERSION"), "worker");
+    let worker = Worker::prepare(open(&config, &stop)?, &mut metrics);
+    let shown = Admin {
+        ready: worker.ready(),
+        metrics: Arc::new(metrics),
+        api: Some(worker.api()),
+        token: config.admin_token,
+        limits: AdminLimits::default(),
+    };
+    let admin_stop = CancellationToken::new();
+    let mut serving = tokio::spawn(admin::serve(listener, shown, admin_stop.clone()));
+    let mut working = std::pin::pin!(worker.run(stop.clone()));
+    tokio::select! {
+        ended = &mut working => {
+            admin_stop.cancel();
+            let served = serving.await.map_err(RunError::Panicked);
+            ended.and(served)
+        }
+        served = &mut serving => {
+            stop.cancel();
+            let ended = working.await;
+            served.map_err(RunError::Panicked)?;
+            ended.and(Err(RunError::Part("admin listener")))
+        }
+    }
+}
+
+/// Opens queue and ledger. That a server does not answer shows later.
+fn open(config: &WorkerConfig, stop: &CancellationToken) -> Result<WorkerParts, RunError> {
+    let ledger = Store::connect(&StoreConfig {
+        settle: config.work.settle,
+        connections: config.work.batches_max,
+        ..StoreConfig::new(config.redis.expose())
+    });
+    let ledger = Ledger::Redis(ledger.map_err(|error| RunError::Ledger(Box::new(error)))?);
+    // The publisher outlives the stop: copies and commands in hand are still to be sent.
+    let publisher = Publisher::start(publisher_config(config), CancellationToken::new());
+    let consumer = Consumer::start(consumer_config(config), stop.clone());
+    Ok(WorkerParts {
+        queue: Queue::RabbitMq(publisher.clone()),
+        source: Source::RabbitMq(consumer),
+        ledger,
+        outlet: Outlet::RabbitMq(publisher),
+        keys: config.keys.clone(),
+        work: config.work,
+    })
+}
+
+fn consumer_config(config: &WorkerConfig) -> ConsumerConfig {
+    ConsumerConfig {
+        topology: config.topology.clone(),
+        prefetch_full: config.work.prefetch,
+        healthy_after: config.work.prefetch_ramp,
+        // The work loop resumes it when the ledger has answered.
+        begin_paused: true,
+        ..ConsumerConfig::new(config.amqp.clone(), CONSUMER_ROLE)
+    }
+}
+
+fn publisher_config(config: &WorkerConfig) -> PublisherConfig {
+    PublisherConfig {
+        topology: config.topology.clone(),
+        // Commands, and the copies of whole pieces beside them.
+        inflight_max: config.work.commands_inflight_max + config.work.batch_size * config.work.batches_max,
+        ..PublisherConfig::new(config.amqp.clone(), PUBLISHER_ROLE)
+    }
+}
