@@ -9,10 +9,12 @@ pub mod queue;
 pub mod ring_event;
 pub mod sample;
 pub mod signature;
+pub mod standard_webhooks;
 
 pub use envelope::Envelope;
 pub use ring_event::{EventType, ParseError, RingEvent};
 pub use signature::{KeyError, Refusal, SigningKey, SigningKeys, Verifier};
+pub use standard_webhooks::WebhookSecrets;
 
 #[cfg(test)]
 mod vectors;
