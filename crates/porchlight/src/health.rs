@@ -9,9 +9,9 @@ use bytes::Bytes;
 use porchlight_service::settings::parse;
 use serde::Serialize;
 
-use crate::client::{Client, Target};
 use crate::failure::Failure;
 use crate::output::{Output, plain};
+use porchlight_service::client::{Client, Target};
 
 /// Most characters of an answer that are shown.
 const SHOWN_CHARS_MAX: usize = 300;
@@ -45,10 +45,10 @@ pub(crate) async fn run(args: HealthArgs, output: Output) -> Result<(), Failure>
     } else {
         target.path().to_owned()
     };
-    let tls =
-        crate::client::connector(&target, None).map_err(|error| Failure::usage("TLS").because(&error))?;
+    let tls = porchlight_service::client::connector(&target, None)
+        .map_err(|error| Failure::usage("TLS").because(&error))?;
     let url = target.to_string();
-    let mut client = Client::new(Arc::new(target), tls, args.timeout);
+    let client = Client::new(Arc::new(target), tls, args.timeout);
     let answer = client
         .send("GET", &path, &[], Bytes::new())
         .await

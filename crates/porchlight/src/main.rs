@@ -3,7 +3,6 @@
 //! It composes; what a command does stands in the module of its name.
 
 mod cli;
-mod client;
 mod clock;
 mod confirm;
 mod dead;

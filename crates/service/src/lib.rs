@@ -3,6 +3,7 @@
 //! Nothing here knows an event, a queue or a device; this crate depends on no other of the workspace.
 
 pub mod admin;
+pub mod client;
 pub mod guarded_io;
 pub mod http;
 pub mod metrics;

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::Which;
-use crate::client::{Answer, Client};
 use crate::failure::Failure;
+use porchlight_service::client::{Answer, Client};
 
 /// A worker's control API.
 pub(crate) struct Api {
@@ -122,7 +122,7 @@ impl Api {
         }
     }
 
-    async fn call(&mut self, method: &str, path: &str, body: Bytes) -> Result<Answer, Failure> {
+    async fn call(&self, method: &str, path: &str, body: Bytes) -> Result<Answer, Failure> {
         let headers = [
             ("authorization", self.authorization.expose()),
             ("content-type", "application/json"),
@@ -187,7 +187,7 @@ mod tests {
 
     fn answer(status: u16, body: &'static str) -> Answer {
         Answer {
-            status: hyper::StatusCode::from_u16(status).unwrap(),
+            status: porchlight_service::client::StatusCode::from_u16(status).unwrap(),
             body: Bytes::from_static(body.as_bytes()),
         }
     }

@@ -12,10 +12,10 @@ use porchlight_device::{Registration, Status};
 use porchlight_service::Secret;
 use porchlight_store::{DeviceFilter, PageError, RegisterError, Store, StoreConfig, StoreError};
 
-use crate::client::{Client, Target, connector};
 use crate::clock::now_ms;
 use crate::failure::Failure;
 use api::Api;
+use porchlight_service::client::{Client, Target, connector};
 
 const REDIS_URL: &str = "redis://127.0.0.1:6379";
 /// One command makes a few calls, one after the other.

@@ -21,10 +21,10 @@ use latency::Quantiles;
 use plan::Plan;
 use send::{Sending, Tally, send_all};
 
-use crate::client::{Client, Target, connector};
 use crate::clock::now_ms;
 use crate::failure::Failure;
 use crate::output::{Output, bar};
+use porchlight_service::client::{Client, Target, connector};
 
 #[derive(Serialize)]
 struct Summary {

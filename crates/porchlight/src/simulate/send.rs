@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::latency::Latencies;
 use super::plan::Plan;
-use crate::client::Client;
 use crate::failure::chain;
+use porchlight_service::client::Client;
 
 /// Different error texts that are kept to be shown.
 const TEXTS_MAX: usize = 3;
@@ -64,12 +64,7 @@ pub(crate) async fn send_all(sending: Sending, clients: Vec<Client>) -> Tally {
     tally
 }
 
-async fn connection(
-    sending: Arc<Sending>,
-    next: Arc<AtomicU64>,
-    mut client: Client,
-    begun: Instant,
-) -> Tally {
+async fn connection(sending: Arc<Sending>, next: Arc<AtomicU64>, client: Client, begun: Instant) -> Tally {
     let mut tally = Tally::new();
     while !sending.stop.is_cancelled() {
         let position = next.fetch_add(1, Ordering::Relaxed);
