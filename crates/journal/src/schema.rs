@@ -1,0 +1,92 @@
+//! The tables, the schema's number, and the look at a file before it is trusted.
+//!
+//! The tables themselves stand beside the code that uses them.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::config::Role;
+use crate::error::OpenError;
+use crate::file::Opener;
+
+/// The newest schema; `PRAGMA user_version` of the file.
+const VERSION: i64 = 1;
+/// `PRAGMA application_id`, "PrLt": tells a journal from every other SQLite file.
+const APPLICATION: i64 = 0x5072_4c74;
+/// Facts about the journal itself: `clean_end` is 1 while nobody has it open that could crash.
+const OWN_TABLES: &str = "
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO facts VALUES ('clean_end', 1), ('taken_through', 0);
+    CREATE TABLE probe (id INTEGER PRIMARY KEY, filler BLOB NOT NULL) STRICT;
+";
+const TABLES: [&str; 3] = [
+    OWN_TABLES,
+    include_str!("queue/schema.sql"),
+    include_str!("ledger/schema.sql"),
+];
+
+/// Refuses what is neither ours nor empty, and what is newer. True when the tables are still to be made.
+pub(crate) fn recognise(connection: &Connection, opener: &Opener, role: Role) -> Result<bool, OpenError> {
+    let path = || opener.path.clone();
+    let number = |sql: &str| {
+        let asked = connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        asked.map_err(|error| opener.explain(error))
+    };
+    let (version, application) = (number("PRAGMA user_version")?, number("PRAGMA application_id")?);
+    if application == APPLICATION && (1..=VERSION).contains(&version) {
+        return Ok(false);
+    }
+    if application == APPLICATION {
+        return Err(OpenError::Newer {
+            path: path(),
+            found: version,
+            known: VERSION,
+        });
+    }
+    if application != 0 || version != 0 || number("SELECT count(*) FROM sqlite_schema")? > 0 {
+        return Err(OpenError::Foreign {
+            path: path(),
+            found: "it is another program's database",
+        });
+    }
+    match role {
+        Role::Daemon => Ok(true),
+        Role::Tool => Err(OpenError::Missing { path: path() }),
+    }
+}
+
+/// Makes the tables, all or none.
+pub(crate) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for tables in TABLES {
+        transaction.execute_batch(tables)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// Notes that from here on an end may be a crash. Whether the end before was clean.
+pub(crate) fn begin_life(connection: &mut Connection) -> rusqlite::Result<bool> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let clean: i64 =
+        transaction.query_row("SELECT value FROM facts WHERE name = 'clean_end'", [], |row| {
+            row.get(0)
+        })?;
+    transaction.execute("UPDATE facts SET value = 0 WHERE name = 'clean_end'", [])?;
+    transaction.commit()?;
+    Ok(clean == 1)
+}
+
+/// Reads every page once. A backlog makes it slower, but work on a damaged file could answer 200 for what is lost.
+pub(crate) fn check(connection: &Connection, opener: &Opener) -> Result<(), OpenError> {
+    let found: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| opener.explain(error))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    Err(OpenError::Damaged {
+        path: opener.path.clone(),
+        detail: found,
+    })
+}
