@@ -13,6 +13,7 @@
 //! whatever that left behind. [`worker`] puts them together.
 
 mod api;
+mod args;
 mod clerk;
 pub mod decide;
 mod dispatch;
@@ -31,9 +32,10 @@ mod worker;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use args::{Args, WorkArgs};
 pub use outlet::Outlet;
 pub use scaled::{WorkerConfig, run};
-pub use settings::{Args, Settings, WorkSettings};
+pub use settings::{Settings, WorkSettings};
 pub use worker::{RunError, Worker, WorkerParts};
 
 /// Milliseconds since the epoch.
