@@ -3,11 +3,12 @@
 //! The identity is a function of (device, operation, generation, action), so however often a command is sent,
 //! by whomever and after whatever crash, a receiver that remembers identities acts once.
 
-use crate::Operation;
+use crate::{News, Operation, State};
 use porchlight_event::ids::hash_parts;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 /// What to do with an operation. Within one generation a later action overrules an earlier one, in this order.
@@ -22,7 +23,7 @@ pub enum Action {
 }
 
 /// The event that a command is owed to; for an operation registered on an offline device, the registration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// `data.id`.
     pub event_id: String,
@@ -58,6 +59,44 @@ pub struct Command {
     pub issued_at_ms: i64,
 }
 
+/// What became of a command that was to be owed once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OweAgain {
+    /// It is owed, and due now.
+    Owed,
+    /// Its operation is gone, or went on since: it would tell what is no longer true. Nothing was changed.
+    Overtaken,
+}
+
+/// Why bytes are not the body of a command.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// Not the JSON that a command is sent as.
+    #[error("not the JSON of a command")]
+    Form(#[from] serde_json::Error),
+    /// An action that does not exist.
+    #[error("a command with an unknown action")]
+    Action,
+    /// Not a time as commands carry it.
+    #[error("a command whose time cannot be read")]
+    IssuedAt,
+    /// Its id is not the one that its content has.
+    #[error("a command whose id does not belong to its content")]
+    Id,
+}
+
+impl Cause {
+    /// An event as a cause.
+    pub fn of(news: &News) -> Self {
+        Self {
+            event_id: news.event_id.clone(),
+            request_id: news.request_id.clone(),
+            kind: news.event_type.clone(),
+            timestamp: news.timestamp_ms,
+        }
+    }
+}
+
 impl Action {
     /// Every action.
     pub const ALL: [Self; 3] = [Self::Pause, Self::Resume, Self::Cancel];
@@ -74,6 +113,15 @@ impl Action {
     /// Reads a code back.
     pub fn from_code(code: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.code() == code)
+    }
+
+    /// The state in which an operation owes it.
+    pub fn state(self) -> State {
+        match self {
+            Self::Pause => State::Paused,
+            Self::Resume => State::Resuming,
+            Self::Cancel => State::Cancelled,
+        }
     }
 }
 
@@ -119,6 +167,14 @@ impl Command {
         command_id(&self.device_id, &self.operation_id, self.generation, self.action)
     }
 
+    /// Whether the two are one command, under one identity, whatever else they say.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let identity = |of: &Self| (of.generation, of.action);
+        identity(self) == identity(other)
+            && self.operation_id == other.operation_id
+            && self.device_id == other.device_id
+    }
+
     /// The routing key `<action>.<kind>`. A kind is made of letters, digits, `_` and `-`, so it stays one word.
     pub fn routing_key(&self) -> String {
         format!("{}.{}", self.action.code(), self.kind)
@@ -142,6 +198,33 @@ impl Command {
             issued_at: &iso_milliseconds(self.issued_at_ms),
         };
         serde_json::to_vec(&wire).expect("strings, integers and raw JSON always serialise")
+    }
+
+    /// Reads back what [`Command::body`] gave. The parameters keep their text, and the time its milliseconds.
+    ///
+    /// # Errors
+    /// [`CommandError`], for anything else.
+    pub fn from_body(body: &[u8]) -> Result<Self, CommandError> {
+        let sent: SentCommand = serde_json::from_slice(body)?;
+        let issued_at =
+            OffsetDateTime::parse(&sent.issued_at, &Rfc3339).map_err(|_| CommandError::IssuedAt)?;
+        let issued_at_ms = i64::try_from(issued_at.unix_timestamp_nanos().div_euclid(1_000_000));
+        let command = Self {
+            action: Action::from_code(&sent.action).ok_or(CommandError::Action)?,
+            generation: sent.generation,
+            operation_id: sent.operation.id,
+            kind: sent.operation.kind,
+            params: sent.operation.params.get().to_owned(),
+            device_id: sent.device_id,
+            account_id: sent.account_id,
+            cause: sent.cause,
+            issued_at_ms: issued_at_ms.map_err(|_| CommandError::IssuedAt)?,
+        };
+        if command.id() == sent.id {
+            Ok(command)
+        } else {
+            Err(CommandError::Id)
+        }
     }
 }
 
@@ -173,6 +256,25 @@ struct WireOperation<'a> {
     params: &'a RawValue,
 }
 
+#[derive(Deserialize)]
+struct SentCommand {
+    id: String,
+    action: String,
+    generation: u64,
+    operation: SentOperation,
+    device_id: String,
+    account_id: Option<String>,
+    cause: Cause,
+    issued_at: String,
+}
+
+#[derive(Deserialize)]
+struct SentOperation {
+    id: String,
+    kind: String,
+    params: Box<RawValue>,
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -195,9 +297,8 @@ mod tests {
         );
     }
 
-    #[test]
-    fn the_body_has_the_promised_form() {
-        let command = Command {
+    fn command() -> Command {
+        Command {
             action: Action::Resume,
             generation: 3,
             operation_id: "nightly-snapshot".to_owned(),
@@ -212,7 +313,12 @@ mod tests {
                 timestamp: 1_771_025_567_000,
             },
             issued_at_ms: 1_771_025_571_300,
-        };
+        }
+    }
+
+    #[test]
+    fn the_body_has_the_promised_form() {
+        let command = command();
         let body: serde_json::Value = serde_json::from_slice(&command.body()).unwrap();
         let wanted = serde_json::json!({
             "id": command.id(), "action": "resume", "generation": 3,
@@ -224,5 +330,57 @@ mod tests {
         assert_eq!(body, wanted);
         assert_eq!(command.routing_key(), "resume.snapshot");
         assert_eq!(iso_milliseconds(i64::MAX), "1970-01-01T00:00:00.000Z");
+    }
+    #[test]
+    fn a_body_reads_back_to_the_last_digit() {
+        let large = Command {
+            action: Action::Cancel,
+            generation: u64::MAX,
+            operation_id: "op\0\u{1f600}\"".to_owned(),
+            params: r#"{"a": 1.0,  "b":[1e400,0.10000000000000000001],"c":"\u0000","a":2}"#.to_owned(),
+            device_id: "d\u{e9}v\n".repeat(500),
+            account_id: Some(String::new()),
+            issued_at_ms: -1,
+            ..command()
+        };
+        let late = Command {
+            cause: Cause {
+                request_id: Some("r".to_owned()),
+                timestamp: i64::MIN,
+                ..command().cause
+            },
+            issued_at_ms: 253_402_300_799_999,
+            ..command()
+        };
+        for command in [command(), large, late] {
+            let read = Command::from_body(&command.body()).unwrap();
+            assert_eq!(read.body(), command.body());
+            assert_eq!(read, command);
+        }
+    }
+
+    #[test]
+    fn what_is_no_body_of_ours_is_told() {
+        let body = String::from_utf8(command().body()).unwrap();
+        let with = |from: &str, to: &str| {
+            assert!(body.contains(from), "{from}");
+            Command::from_body(body.replace(from, to).as_bytes())
+        };
+        assert!(matches!(Command::from_body(b"{}"), Err(CommandError::Form(_))));
+        assert!(matches!(
+            with("\"resume\"", "\"restart\""),
+            Err(CommandError::Action)
+        ));
+        assert!(matches!(
+            with("2026-02-13T", "yesterday "),
+            Err(CommandError::IssuedAt)
+        ));
+        for (from, to) in [
+            ("\"resume\"", "\"pause\""),
+            ("\"generation\":3", "\"generation\":4"),
+            ("\"device_id\":\"d\"", "\"device_id\":\"e\""),
+        ] {
+            assert!(matches!(with(from, to), Err(CommandError::Id)), "{to}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! It does not know which events were seen before; marks are the ledger's. The registers and why they make order
 //! of arrival irrelevant are explained at the crate's root.
 
+use crate::command::OweAgain;
 use crate::operation::OPERATIONS_MAX;
 use crate::{
     AccountRegisters, Action, Cause, Command, Decision, Kind, News, Operation, Order, Outcome, Reason,
@@ -70,12 +71,7 @@ impl Device {
 
     /// Takes one event that was not seen before. `account` holds the registers of [`Device::account_after`].
     pub fn apply(&mut self, news: &News, account: &AccountRegisters, now_ms: i64) -> Decision {
-        let cause = Cause {
-            event_id: news.event_id.clone(),
-            request_id: news.request_id.clone(),
-            kind: news.event_type.clone(),
-            timestamp: news.timestamp_ms,
-        };
+        let cause = Cause::of(news);
         let mut commands = self.follow_account(news, account, &cause, now_ms);
         let (outcome, reason) = self.decide(news);
         commands.extend(self.settle(news.timestamp_ms, &cause, now_ms));
@@ -173,18 +169,54 @@ impl Device {
     }
 
     /// Notes that a command was delivered; a resumed operation runs again. A command that a newer one replaced
-    /// changes nothing.
-    pub fn confirm(&mut self, operation_id: &str, generation: u64, action: Action) {
-        let same = |owed: &Command| owed.generation == generation && owed.action == action;
-        if !self.owed.get(operation_id).is_some_and(same) {
-            return;
+    /// changes nothing. Whether it was still owed.
+    pub fn confirm(&mut self, delivered: &Command) -> bool {
+        if !self.give_up(delivered) {
+            return false;
         }
-        self.owed.remove(operation_id);
-        if let Some(operation) = self.operations.get_mut(operation_id)
-            && (action, operation.state, operation.generation)
-                == (Action::Resume, State::Resuming, generation)
+        if let Some(operation) = self.operations.get_mut(&delivered.operation_id)
+            && (delivered.action, operation.state, operation.generation)
+                == (Action::Resume, State::Resuming, delivered.generation)
         {
             operation.state = State::Running;
+        }
+        true
+    }
+
+    /// Strikes a command off that could not be delivered within its time and was dead-lettered. Its operation stays
+    /// as it is: one whose resume nobody received is still `resuming`. A command that a newer one replaced changes
+    /// nothing. Whether it was still owed.
+    pub fn give_up(&mut self, command: &Command) -> bool {
+        let is_owed = self
+            .owed
+            .get(&command.operation_id)
+            .is_some_and(|owed| owed.is_same(command));
+        if is_owed {
+            self.owed.remove(&command.operation_id);
+        }
+        is_owed
+    }
+
+    /// Owes a command again that was given up, where it still says what its operation is in; its time to be
+    /// delivered begins anew. One that is owed already stays as it is.
+    pub fn owe_again(&mut self, command: &Command, now_ms: i64) -> OweAgain {
+        let fits = |operation: &Operation| {
+            (operation.generation, operation.state) == (command.generation, command.action.state())
+        };
+        if command.device_id != self.device_id
+            || !self.operations.get(&command.operation_id).is_some_and(fits)
+        {
+            return OweAgain::Overtaken;
+        }
+        match self.owed.get(&command.operation_id) {
+            Some(owed) if owed.is_same(command) => OweAgain::Owed,
+            Some(_) => OweAgain::Overtaken,
+            None => {
+                let mut again = command.clone();
+                again.issued_at_ms = now_ms;
+                self.owed.insert(command.operation_id.clone(), again);
+                OweAgain::Owed
+            }
         }
     }
 

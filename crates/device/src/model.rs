@@ -3,13 +3,13 @@
 //! It keeps all marks for ever and reads no clock. Each real ledger must give the same answers and end in the same
 //! state for the same calls; their tests drive both side by side.
 
-use crate::{
-    AccountRegisters, Cause, Command, Decision, Device, Kind, News, Outcome, Reason, Registration,
-    RegistrationError, Subject,
-};
+use crate::command::OweAgain;
+use crate::records::{self, Line, Records};
+use crate::{AccountRegisters, Command, Decision, Device, News, Registration, RegistrationError, Subject};
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 
-/// The reference ledger.
+/// The reference ledger. What each call does is written at [`records`].
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// Devices by id.
@@ -20,21 +20,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Takes one event: marks, status, operations and owed commands in one step. An account's news reaches every
-    /// device of the account in the same step.
+    /// Takes one event. An account's news reaches every device of the account in the same step.
     pub fn apply(&mut self, news: &News, now_ms: i64) -> Decision {
-        if !self.mark(news) {
-            return decision(Outcome::Duplicate, Reason::Seen);
-        }
-        match &news.subject {
-            Subject::Device(id) => self.apply_to_device(id, news, now_ms),
-            Subject::Account(id) => self.apply_to_account(id, news, now_ms),
-            Subject::Other(_) => decision(Outcome::Recorded, Reason::NoEffect),
-        }
+        let Ok(decision) = records::apply(self, news, now_ms);
+        decision
     }
 
-    /// Registers an operation on a device, which is first told what is known of its account: an account that was
-    /// removed takes no operations, also for a device that nothing was heard of yet.
+    /// Registers an operation on a device.
     ///
     /// # Errors
     /// [`RegistrationError`]; nothing was changed.
@@ -44,21 +36,32 @@ impl Ledger {
         registration: &Registration,
         now_ms: i64,
     ) -> Result<Option<Command>, RegistrationError> {
-        let known = self.devices.get(device_id).cloned();
-        let mut device = known.unwrap_or_else(|| Device::new(device_id));
-        if device.account_id.is_none() {
-            device.account_id.clone_from(&registration.account_id);
-        }
-        let account = device
-            .account_id
-            .as_ref()
-            .and_then(|account| self.accounts.get(account));
-        if let Some(registers) = account {
-            device.account_told(registers, now_ms);
-        }
-        let owed = device.register(registration, now_ms)?;
-        self.devices.insert(device_id.to_owned(), device);
-        Ok(owed)
+        let Ok(registered) = records::register(self, device_id, registration, now_ms);
+        registered
+    }
+
+    /// Forgets an operation and drops what it owes; whether there was one.
+    pub fn forget(&mut self, device_id: &str, operation_id: &str) -> bool {
+        let Ok(was_there) = records::forget(self, device_id, operation_id);
+        was_there
+    }
+
+    /// Notes that a command was delivered; whether it was still owed.
+    pub fn confirm(&mut self, command: &Command) -> bool {
+        let Ok(was_owed) = records::confirm(self, command);
+        was_owed
+    }
+
+    /// Strikes a command off that could not be delivered; whether it was still owed.
+    pub fn give_up(&mut self, command: &Command) -> bool {
+        let Ok(was_owed) = records::give_up(self, command);
+        was_owed
+    }
+
+    /// Puts a command back that was given up, unless something newer happened to its operation.
+    pub fn owe_again(&mut self, command: &Command, now_ms: i64) -> OweAgain {
+        let Ok(again) = records::owe_again(self, command, now_ms);
+        again
     }
 
     /// The device, made when it is not known yet.
@@ -75,93 +78,56 @@ impl Ledger {
             .flat_map(|device| device.owed.values().cloned())
             .collect()
     }
+}
 
-    /// Whether neither mark was there before. Both are there afterwards.
-    fn mark(&mut self, news: &News) -> bool {
-        let scope = match &news.subject {
-            Subject::Device(id) => format!("device {id}"),
-            Subject::Account(id) => format!("account {id}"),
-            Subject::Other(id) => format!("other {id}"),
-        };
-        let identity = (scope.clone(), news.identity_mark);
-        let request = news.request_mark.map(|mark| (scope, mark));
-        let seen =
-            self.marks.contains(&identity) || request.as_ref().is_some_and(|mark| self.marks.contains(mark));
-        if !seen {
-            self.marks.insert(identity);
-            self.marks.extend(request);
-        }
-        !seen
+impl Records for Ledger {
+    type Error = Infallible;
+    type Row = ();
+
+    fn is_marked(&mut self, news: &News) -> Result<bool, Infallible> {
+        Ok(marks(news).any(|mark| self.marks.contains(&mark)))
     }
 
-    fn apply_to_device(&mut self, device_id: &str, news: &News, now_ms: i64) -> Decision {
-        let after = self.device(device_id).account_after(news).map(str::to_owned);
-        let registers = after
-            .and_then(|account| self.accounts.get(&account))
-            .cloned()
-            .unwrap_or_default();
-        self.device(device_id).apply(news, &registers, now_ms)
+    fn mark(&mut self, news: &News) -> Result<(), Infallible> {
+        self.marks.extend(marks(news));
+        Ok(())
     }
 
-    fn apply_to_account(&mut self, account_id: &str, news: &News, now_ms: i64) -> Decision {
-        let registers = self.accounts.entry(account_id.to_owned()).or_default();
-        let mut decision = decide_account(registers, news);
-        let registers = registers.clone();
-        let cause = Cause {
-            event_id: news.event_id.clone(),
-            request_id: news.request_id.clone(),
-            kind: news.event_type.clone(),
-            timestamp: news.timestamp_ms,
-        };
-        for device in self.devices.values_mut() {
-            if device.account_id.as_deref() == Some(account_id) {
-                decision
-                    .commands
-                    .extend(device.account_changed(&registers, &cause, now_ms));
-            }
-        }
-        decision
+    fn device(&mut self, device_id: &str) -> Result<(Device, ()), Infallible> {
+        let known = self.devices.get(device_id).cloned();
+        Ok((known.unwrap_or_else(|| Device::new(device_id)), ()))
+    }
+
+    fn store_device(&mut self, (): (), device: Device, _: Option<Line>) -> Result<(), Infallible> {
+        self.devices.insert(device.device_id.clone(), device);
+        Ok(())
+    }
+
+    fn account(&mut self, account_id: &str) -> Result<AccountRegisters, Infallible> {
+        Ok(self.accounts.get(account_id).cloned().unwrap_or_default())
+    }
+
+    fn store_account(&mut self, account_id: &str, registers: &AccountRegisters) -> Result<(), Infallible> {
+        self.accounts.insert(account_id.to_owned(), registers.clone());
+        Ok(())
+    }
+
+    fn devices_of(&mut self, account_id: &str) -> Result<Vec<String>, Infallible> {
+        let of_account = |device: &&Device| device.account_id.as_deref() == Some(account_id);
+        let devices = self.devices.values().filter(of_account);
+        Ok(devices.map(|device| device.device_id.clone()).collect())
     }
 }
 
-/// Moves an account's registers by one event and says what became of it.
-fn decide_account(registers: &mut AccountRegisters, news: &News) -> Decision {
-    let order = &news.order;
-    match news.kind {
-        Kind::AccountRemoved if Some(order) <= registers.removed.as_ref() => {
-            decision(Outcome::Stale, Reason::OlderThanKnown)
-        }
-        Kind::AccountRemoved => {
-            registers.removed = Some(order.clone());
-            if registers.is_removed() {
-                decision(Outcome::Applied, Reason::Newest)
-            } else {
-                decision(Outcome::Stale, Reason::AddedSince)
-            }
-        }
-        Kind::AccountAdded if Some(order) <= registers.added.as_ref() => {
-            decision(Outcome::Stale, Reason::OlderThanKnown)
-        }
-        Kind::AccountAdded => {
-            registers.added = Some(order.clone());
-            if Some(order) < registers.removed.as_ref() {
-                decision(Outcome::Refused, Reason::RemovedLater)
-            } else {
-                decision(Outcome::Applied, Reason::Newest)
-            }
-        }
-        Kind::Online | Kind::Offline | Kind::Added | Kind::Removed | Kind::Recorded => {
-            decision(Outcome::Recorded, Reason::NoEffect)
-        }
-    }
-}
-
-fn decision(outcome: Outcome, reason: Reason) -> Decision {
-    Decision {
-        outcome,
-        reason,
-        commands: Vec::new(),
-    }
+/// The marks of an event, each with whom it is about.
+fn marks(news: &News) -> impl Iterator<Item = (String, i64)> {
+    let scope = match &news.subject {
+        Subject::Device(id) => format!("device {id}"),
+        Subject::Account(id) => format!("account {id}"),
+        Subject::Other(id) => format!("other {id}"),
+    };
+    let numbers = std::iter::once(news.identity_mark).chain(news.request_mark);
+    numbers.map(move |mark| (scope.clone(), mark))
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 
 use super::Ledger;
 use crate::operation::OPERATIONS_MAX;
-use crate::{Action, Decision, News, Outcome, Reason, Registration, RegistrationError, State, Status};
+use crate::{
+    Action, Command, Decision, News, Outcome, OweAgain, Reason, Registration, RegistrationError, State,
+    Status,
+};
 use porchlight_event::RingEvent;
 use porchlight_event::sample::Sample;
 use proptest::prelude::*;
@@ -69,10 +72,15 @@ fn offline_pauses_and_online_resumes_once_each() {
         [(Action::Resume, 1)]
     );
     assert_eq!(actions(&ledger.apply(&event("device_online", 21), 0)), []);
+    let resume = ledger.owed().remove(0);
+    let pause = Command {
+        action: Action::Pause,
+        ..resume.clone()
+    };
+    assert!(!ledger.confirm(&pause));
+    assert_eq!(ledger.devices["dev-1"].operations["op"].state, State::Resuming);
+    assert!(ledger.confirm(&resume));
     let device = ledger.device("dev-1");
-    device.confirm("op", 1, Action::Pause);
-    assert_eq!(device.operations["op"].state, State::Resuming);
-    device.confirm("op", 1, Action::Resume);
     assert_eq!(
         (device.operations["op"].state, device.owed.len()),
         (State::Running, 0)
@@ -276,15 +284,76 @@ fn no_identity_is_used_twice_by_a_forgotten_or_cancelled_operation() {
 fn a_late_confirm_of_a_replaced_command_changes_nothing() {
     let mut ledger = with_operation();
     ledger.apply(&event("device_offline", 10), 0);
-    ledger.apply(&event("device_online", 20), 0);
+    let resume = ledger.apply(&event("device_online", 20), 0).commands.remove(0);
     ledger.apply(&event("device_offline", 30), 0);
+    assert!(!ledger.confirm(&resume));
     let device = ledger.device("dev-1");
-    device.confirm("op", 1, Action::Resume);
     assert_eq!(
         (device.operations["op"].state, device.operations["op"].generation),
         (State::Paused, 2)
     );
     assert_eq!(device.owed["op"].action, Action::Pause);
+}
+
+#[test]
+fn a_command_that_was_given_up_is_owed_again_while_it_is_still_true() {
+    let mut ledger = with_operation();
+    let pause = ledger.apply(&event("device_offline", 10), 0).commands.remove(0);
+    let resume = ledger.apply(&event("device_online", 20), 0).commands.remove(0);
+    assert!(!ledger.give_up(&pause), "a newer one took its place");
+    assert_eq!(ledger.owe_again(&pause, 5), OweAgain::Overtaken);
+    assert_eq!(ledger.owe_again(&resume, 5), OweAgain::Owed);
+    assert_eq!(ledger.owed(), [resume.clone()], "it was owed all the time");
+    assert!(ledger.give_up(&resume));
+    assert!(!ledger.give_up(&resume));
+    assert_eq!(
+        (ledger.owed(), ledger.devices["dev-1"].operations["op"].state),
+        (vec![], State::Resuming)
+    );
+    assert_eq!(ledger.owe_again(&resume, 7), OweAgain::Owed);
+    assert_eq!(ledger.owe_again(&resume, 8), OweAgain::Owed);
+    assert_eq!(ledger.owed()[0].issued_at_ms, 7, "its time begins anew, once");
+    assert!(ledger.confirm(&resume));
+    assert_eq!(
+        ledger.owe_again(&resume, 9),
+        OweAgain::Overtaken,
+        "it was delivered: the operation runs"
+    );
+}
+
+#[test]
+fn what_is_no_longer_true_is_not_owed_again() {
+    let mut ledger = with_operation();
+    let pause = ledger.apply(&event("device_offline", 10), 0).commands.remove(0);
+    ledger.give_up(&pause);
+    for other in [
+        Command {
+            generation: 2,
+            ..pause.clone()
+        },
+        Command {
+            action: Action::Cancel,
+            ..pause.clone()
+        },
+        Command {
+            operation_id: "other".to_owned(),
+            ..pause.clone()
+        },
+        Command {
+            device_id: "dev-2".to_owned(),
+            ..pause.clone()
+        },
+    ] {
+        assert_eq!(ledger.owe_again(&other, 0), OweAgain::Overtaken, "{other:?}");
+    }
+    assert!(!ledger.devices.contains_key("dev-2"));
+    let cancel = ledger.apply(&event("device_removed", 20), 0).commands.remove(0);
+    ledger.give_up(&cancel);
+    assert_eq!(ledger.owe_again(&pause, 0), OweAgain::Overtaken);
+    assert_eq!(ledger.owe_again(&cancel, 0), OweAgain::Owed);
+    ledger.forget("dev-1", "op");
+    assert_eq!(ledger.owe_again(&cancel, 0), OweAgain::Overtaken);
+    assert_eq!(ledger.owed(), []);
 }
 
 #[test]

@@ -64,6 +64,16 @@ pub struct Decision {
     pub commands: Vec<Command>,
 }
 
+impl Decision {
+    pub(crate) fn without_commands(outcome: Outcome, reason: Reason) -> Self {
+        Self {
+            outcome,
+            reason,
+            commands: Vec::new(),
+        }
+    }
+}
+
 impl Outcome {
     /// Every outcome.
     pub const ALL: [Self; 5] = [

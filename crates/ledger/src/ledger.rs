@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use porchlight_device::ledger::{Backlog, DeviceFilter, Spread};
 use porchlight_device::view::{DevicePage, DeviceView};
-use porchlight_device::{Command, Decision, Device, News, Registration, Status};
+use porchlight_device::{Command, Decision, Device, News, OweAgain, Registration, Status};
 use porchlight_store::Store;
 
 use crate::{LedgerError, PageError, RegisterError};
@@ -86,6 +86,28 @@ impl Ledger {
     pub async fn confirm(&self, shard: usize, delivered: &[Command]) -> Vec<Result<bool, LedgerError>> {
         match self {
             Self::Redis(store) => each(store.confirm(shard, delivered).await),
+        }
+    }
+
+    /// Strikes a command off that could not be delivered within its time and was dead-lettered; whether it was still
+    /// owed. Its operation stays as it is: one whose resume nobody received is still `resuming`.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; it may or may not be owed still.
+    pub async fn give_up(&self, command: &Command) -> Result<bool, LedgerError> {
+        match self {
+            Self::Redis(store) => Ok(store.give_up(command).await?),
+        }
+    }
+
+    /// Owes a command again that was given up, due now, unless its operation is gone or went on since. Its time to be
+    /// delivered begins anew with it: [`Command::issued_at_ms`] is then `now_ms`.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; it may or may not be owed.
+    pub async fn owe_again(&self, command: &Command, now_ms: i64) -> Result<OweAgain, LedgerError> {
+        match self {
+            Self::Redis(store) => Ok(store.owe_again(command, now_ms).await?),
         }
     }
 

@@ -191,14 +191,14 @@ impl Store {
             let call = call
                 .arg(given(news.account_id.as_deref()))
                 .arg(news.timestamp_ms)
-                .arg(json(&cause(news)))
+                .arg(json(&Cause::of(news)))
                 .arg(history_line(news, times.now_ms))
                 .arg(times.now_ms)
                 .arg(times.due_ms)
                 .arg(times.due_resume_ms);
             Registers::add_to(registers.as_ref(), call)
         } else {
-            call.arg(json(&cause(news)))
+            call.arg(json(&Cause::of(news)))
                 .arg(news.timestamp_ms)
                 .arg(history_line(news, times.now_ms))
                 .arg(times.due_ms)
@@ -237,15 +237,6 @@ pub(crate) fn given(text: Option<&str>) -> String {
 
 pub(crate) fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("strings and integers always serialise")
-}
-
-fn cause(news: &News) -> Cause {
-    Cause {
-        event_id: news.event_id.clone(),
-        request_id: news.request_id.clone(),
-        kind: news.event_type.clone(),
-        timestamp: news.timestamp_ms,
-    }
 }
 
 /// A line of history up to its outcome, which the script adds.

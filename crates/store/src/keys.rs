@@ -23,11 +23,9 @@
 //! `<h>` is 32 hex digits of a hash of the id, which may have any length and alphabet; the id itself is inside.
 //! Devices stay in `am` after they left: striking one off would race with its return, and few ever leave.
 
-use porchlight_event::ids::hash_parts;
 use std::fmt::Write;
 
-/// Partitions: enough that a cluster or a sweeper can share them out, few enough to visit all in one round trip.
-pub(crate) const PARTITIONS: usize = 256;
+pub(crate) use porchlight_device::place::PARTITIONS;
 
 /// One of the [`PARTITIONS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,15 +96,12 @@ impl Partition {
 }
 
 impl Place {
-    /// The place of a device, account or other subject. The three never meet: their keys have other names, and
-    /// marks are hashes that include what kind of subject it is.
+    /// The place of a device, account or other subject.
     pub(crate) fn of(id: &str) -> Self {
-        let hash = hash_parts(&[id.as_bytes()]);
-        let mut half = [0; 16];
-        half.copy_from_slice(&hash[..16]);
+        let porchlight_device::Place { partition, hash } = porchlight_device::Place::of(id);
         Self {
-            partition: Partition(hash[31]),
-            hash: half,
+            partition: Partition(partition),
+            hash,
         }
     }
 

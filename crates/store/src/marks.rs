@@ -5,10 +5,8 @@
 //! 19.4 bytes for each of a million remembered events, both marks and everything around them included (16 are the
 //! numbers themselves, most of the rest is the allocator's rounding).
 //!
-//! A *generation* is 96 hours of arrival by the worker's clock. A mark goes into the current one and is looked up
-//! in the current and the one before, so it is known for 96 to 192 hours, whatever the event's own timestamp says.
-//! For an hour around a turn the neighbour on the other side is looked up too, for workers whose clocks differ.
-//! A set expires an hour after nobody looks it up any more.
+//! What a generation is and which of them are looked up says [`porchlight_device::marks`]. A set expires an hour after
+//! nobody looks it up any more.
 //!
 //! Sets should be neither tiny, because of their share, nor above 512 numbers, where the server leaves the compact
 //! form. No fixed number of sets fits both ten events a minute and a thousand a second, so the number grows with the
@@ -23,13 +21,10 @@
 use crate::keys::{PARTITIONS, Partition};
 use crate::script::{Call, Script};
 use crate::{Store, StoreError, reply};
+use porchlight_device::marks::{generation, neighbours, unused_from_ms};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// One generation.
-const GENERATION_MS: i64 = 96 * 60 * 60 * 1000;
-/// How far the clocks of two workers may differ.
-const SKEW_MS: i64 = 60 * 60 * 1000;
 /// Each level has this many times the sets of the one before. With four, a level that has just begun holds so few
 /// marks against those of the full ones before that its sparse sets cost about a byte for each mark.
 const LEVEL_FACTOR: u64 = 4;
@@ -168,7 +163,7 @@ impl Shape {
         request: Option<i64>,
         now_ms: i64,
     ) -> Option<Lookup> {
-        let generation = now_ms.div_euclid(GENERATION_MS);
+        let generation = generation(now_ms);
         let current = self.span(generation)?;
         let mut places = vec![(generation, current.last)];
         places.extend((current.first..current.last).map(|level| (generation, level)));
@@ -192,28 +187,13 @@ impl Shape {
         let buckets = buckets_of(identity)
             .chain(request.into_iter().flat_map(buckets_of))
             .collect();
-        let unused_from_ms = generation.saturating_add(2).saturating_mul(GENERATION_MS);
-        let ttl_s = unused_from_ms.saturating_add(2 * SKEW_MS).saturating_sub(now_ms) / 1000;
+        let ttl_s = unused_from_ms(generation).saturating_sub(now_ms) / 1000;
         Some(Lookup {
             buckets,
             count: places.len(),
             ttl_s,
         })
     }
-}
-
-/// The generations besides the current one in which a mark may be.
-fn neighbours(now_ms: i64) -> Vec<i64> {
-    let generation = now_ms.div_euclid(GENERATION_MS);
-    let age_ms = now_ms.rem_euclid(GENERATION_MS);
-    let mut neighbours = vec![generation - 1];
-    if age_ms < SKEW_MS {
-        neighbours.push(generation - 2);
-    }
-    if age_ms >= GENERATION_MS - SKEW_MS {
-        neighbours.push(generation + 1);
-    }
-    neighbours
 }
 
 impl Store {
@@ -224,7 +204,7 @@ impl Store {
         partitions: &BTreeSet<Partition>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        let generation = now_ms.div_euclid(GENERATION_MS);
+        let generation = generation(now_ms);
         let marks = self.marks();
         for _ in 0..ROUNDS_MAX {
             let lacking: Vec<Partition> = partitions
@@ -298,7 +278,7 @@ impl Store {
     /// Begins the next level of a partition's current generation when a set of it is as full as it should get.
     /// A failure is no harm: the next event finds the set just as full.
     pub(crate) async fn grow_marks(&self, shard: usize, partition: Partition, fill: i64, now_ms: i64) {
-        let generation = now_ms.div_euclid(GENERATION_MS);
+        let generation = generation(now_ms);
         let Some(shape) = self.marks().shape(partition) else {
             return;
         };
@@ -332,6 +312,7 @@ pub(crate) fn is_full(fill: i64) -> bool {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use porchlight_device::marks::GENERATION_MS;
 
     const HOUR: i64 = 60 * 60 * 1000;
 
@@ -364,16 +345,6 @@ mod tests {
         );
         assert_eq!((found.count, found.ttl_s), (4, (2 * 96 - 10 + 2) * 3600));
         assert!(shape("4:0:0").lookup(partition, 0, None, now).is_none());
-    }
-
-    #[test]
-    fn around_a_turn_the_neighbour_on_the_other_side_is_looked_up_too() {
-        let turn = 7 * GENERATION_MS;
-        assert_eq!(neighbours(turn - HOUR - 1), [5]);
-        assert_eq!(neighbours(turn - HOUR), [5, 7]);
-        assert_eq!(neighbours(turn + HOUR - 1), [6, 5]);
-        assert_eq!(neighbours(turn + HOUR), [6]);
-        assert_eq!(neighbours(-1), [-2, 0]);
     }
 
     #[test]

@@ -2,25 +2,21 @@
 //!
 //! It does not send them. They enter the outbox in the step that makes them owed, and only there.
 
+use crate::apply::{given, json};
 use crate::keys::{Partition, Place};
 use crate::script::{Call, Script};
 use crate::{Store, StoreError, reply};
-use porchlight_device::Command;
-use porchlight_device::ledger::Backlog;
+use porchlight_device::ledger::{Backlog, HOLD_MS_MAX, HOLD_MS_MIN};
+use porchlight_device::{Command, OweAgain};
 use redis::Value;
 
 /// Most commands that one call claims from one partition.
 pub const CLAIM_MAX: usize = 256;
-/// Shortest time for which a claimed command is held back from other sweepers, in milliseconds: longer than a
-/// publish with its confirm may take.
-const HOLD_MS_MIN: i64 = 5_000;
-/// Longest such time, and so the longest pause between two attempts, in milliseconds.
-const HOLD_MS_MAX: i64 = 5 * 60 * 1000;
 
 impl Store {
-    /// Takes commands that are due and holds each back from other sweepers for 5 s, and for longer with every
-    /// attempt, up to 5 min. At most about `limit` in all, and [`CLAIM_MAX`] of one partition. A command stays owed
-    /// until it is confirmed.
+    /// Takes commands that are due and holds each back from other sweepers for 5 s, and about twice as long with
+    /// every attempt, up to 5 min; see [`porchlight_device::ledger::hold_ms`]. At most about `limit` in all, and
+    /// [`CLAIM_MAX`] of one partition. A command stays owed until it is confirmed or given up.
     ///
     /// # Errors
     /// [`StoreError`]; what was claimed then becomes due again by itself.
@@ -55,7 +51,10 @@ impl Store {
             let call = Script::Claim
                 .call(&[partition.outbox(), partition.due()])
                 .arg(now_ms);
-            call.arg(each).arg(HOLD_MS_MIN).arg(HOLD_MS_MAX)
+            call.arg(each)
+                .arg(HOLD_MS_MIN)
+                .arg(HOLD_MS_MAX)
+                .arg(fastrand::u32(..))
         };
         let mut claimed = Vec::new();
         for answer in self.run(shard, due.iter().map(claim).collect()).await {
@@ -91,6 +90,54 @@ impl Store {
             .into_iter()
             .map(|answer| Ok(reply::number(&answer?)? == 1))
             .collect()
+    }
+
+    /// Strikes a command off that could not be delivered within its time and was dead-lettered; whether it was still
+    /// owed. Its operation stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it may or may not be owed still.
+    pub async fn give_up(&self, command: &Command) -> Result<bool, StoreError> {
+        let place = Place::of(&command.device_id);
+        let partition = place.partition;
+        let call = Script::GiveUp
+            .call(&[partition.outbox(), partition.due(), partition.owed_since()])
+            .arg(place.outbox_member(&command.operation_id))
+            .arg(command.action.code())
+            .arg(command.generation);
+        Ok(reply::number(&self.run_one(self.any_shard(), call).await?)? == 1)
+    }
+
+    /// Owes a command again that was given up, due now, unless its operation is gone or went on since.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it may or may not be owed.
+    pub async fn owe_again(&self, command: &Command, now_ms: i64) -> Result<OweAgain, StoreError> {
+        let place = Place::of(&command.device_id);
+        let partition = place.partition;
+        let keys = [
+            place.operations(),
+            partition.outbox(),
+            partition.due(),
+            partition.owed_since(),
+        ];
+        let call = Script::OweAgain
+            .call(&keys)
+            .arg(place.outbox_member(&command.operation_id))
+            .arg(command.action.state().code())
+            .arg(now_ms)
+            .arg(command.action.code())
+            .arg(command.generation)
+            .arg(&command.operation_id)
+            .arg(&command.kind)
+            .arg(&command.params)
+            .arg(&command.device_id)
+            .arg(given(command.account_id.as_deref()))
+            .arg(json(&command.cause));
+        match reply::number(&self.run_one(self.any_shard(), call).await?)? {
+            1 => Ok(OweAgain::Owed),
+            _ => Ok(OweAgain::Overtaken),
+        }
     }
 
     /// How much is owed, over all partitions.

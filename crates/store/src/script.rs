@@ -17,6 +17,8 @@ pub(crate) enum Script {
     Forget,
     Claim,
     Confirm,
+    GiveUp,
+    OweAgain,
     DeviceView,
     Shape,
     Probe,
@@ -40,7 +42,7 @@ static LOADED: LazyLock<Vec<redis::Script>> = LazyLock::new(|| {
 });
 
 impl Script {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::ApplyEvent,
         Self::ApplyAccount,
         Self::AccountTouch,
@@ -50,6 +52,8 @@ impl Script {
         Self::Forget,
         Self::Claim,
         Self::Confirm,
+        Self::GiveUp,
+        Self::OweAgain,
         Self::DeviceView,
         Self::Shape,
         Self::Probe,
@@ -67,6 +71,8 @@ impl Script {
             Self::Forget => (&[ORDER], include_str!("forget.lua")),
             Self::Claim => (&[ORDER], include_str!("claim.lua")),
             Self::Confirm => (&[ORDER], include_str!("confirm.lua")),
+            Self::GiveUp => (&[ORDER], include_str!("give_up.lua")),
+            Self::OweAgain => (&[ORDER], include_str!("owe_again.lua")),
             Self::DeviceView => (&[], include_str!("device_view.lua")),
             Self::Shape => (&[], include_str!("shape.lua")),
             Self::Probe => (&[], include_str!("probe.lua")),

@@ -165,8 +165,7 @@ async fn walk(redis: &Redis, store: &Store, steps: Vec<Step>) -> Result<(), Test
                     continue;
                 };
                 command.generation += off;
-                let device = ledger.device(&command.device_id);
-                device.confirm(&command.operation_id, command.generation, command.action);
+                ledger.confirm(&command);
                 let got = store.confirm(0, &[command]).await;
                 prop_assert_eq!(got, vec![Ok(off == 0)]);
             }
