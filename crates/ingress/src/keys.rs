@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use porchlight_event::{KeyError, SigningKeys};
 use porchlight_service::Checker;
+use porchlight_service::follow::{self, Reading};
 use porchlight_service::stop::Hangups;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::follow::{self, Reading};
 use crate::metrics::IngressMetrics;
 
 const LIST: &str = "PORCHLIGHT_SIGNING_KEYS";

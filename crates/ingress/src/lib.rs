@@ -7,12 +7,11 @@
 //! - `server`: connections, and how they end.
 //! - `receive`: one request in, stored or not; `body` reads it, [`storage`] hands it over.
 //! - `reply`: the only place where a refusal or a failure becomes an answer and a log line.
-//! - `keys`, `tls`, `follow`: what can be changed while running.
+//! - `keys`, `tls`: what can be changed while running.
 
 mod args;
 mod body;
 pub mod edge;
-mod follow;
 mod keys;
 mod metrics;
 mod receive;

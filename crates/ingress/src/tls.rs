@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use porchlight_service::Checker;
+use porchlight_service::follow::{self, Reading};
 use porchlight_service::stop::Hangups;
 use tokio::sync::watch;
 use tokio_rustls::rustls::crypto::ring;
@@ -14,7 +15,6 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig, version};
 use tokio_util::sync::CancellationToken;
 
-use crate::follow::{self, Reading};
 use crate::metrics::IngressMetrics;
 
 const CERT_FILE: &str = "PORCHLIGHT_TLS_CERT_FILE";

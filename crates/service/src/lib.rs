@@ -4,8 +4,10 @@
 
 pub mod admin;
 pub mod client;
+pub mod follow;
 pub mod guarded_io;
 pub mod http;
+pub mod log_gate;
 pub mod metrics;
 pub mod process;
 pub mod readiness;
@@ -14,6 +16,7 @@ pub mod stop;
 pub mod telemetry;
 
 pub use admin::{Admin, AdminLimits, ApiFn, ApiRequest, ApiResponse, BoxFuture};
+pub use log_gate::LogGate;
 pub use metrics::Metrics;
 pub use readiness::{NotReady, Note, Readiness, ReadyFn};
 pub use settings::{Checker, Problems, Secret};

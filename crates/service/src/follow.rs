@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use porchlight_service::stop::Hangups;
+use crate::stop::Hangups;
 
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -19,10 +19,13 @@ const SETTLE_READINGS_MAX: usize = 20;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What reading one file gave: its text, or why not.
-pub(crate) type Reading = Result<String, String>;
+pub type Reading = Result<String, String>;
 
-/// Reads one file of bounded size.
-pub(crate) fn read(path: &Path) -> Reading {
+/// Reads one file of at most 1 MiB; blocks.
+///
+/// # Errors
+/// In words, without any of the content.
+pub fn read(path: &Path) -> Reading {
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|error| error.kind().to_string())?;
     let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
@@ -37,7 +40,10 @@ pub(crate) fn read(path: &Path) -> Reading {
 ///
 /// A change is applied only once two readings in a row agree, so that a file caught while it is being written does not
 /// take half its content into force.
-pub(crate) async fn follow(
+///
+/// # Cancel safety
+/// Safe: dropped, it applies nothing more.
+pub async fn follow(
     paths: Vec<PathBuf>,
     mut seen: Vec<Reading>,
     mut hangups: Hangups,
