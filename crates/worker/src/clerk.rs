@@ -13,6 +13,7 @@ use porchlight_device::ledger::{Backlog, DeviceFilter};
 use porchlight_device::view::{DevicePage, DeviceView, OperationView};
 use porchlight_device::{Command, News, Outcome, Registration, Status};
 use porchlight_ledger::{Ledger, LedgerError, PageError, RegisterError};
+use porchlight_service::LogGate;
 use tokio::sync::watch;
 
 use crate::hold::Hold;
@@ -57,6 +58,7 @@ pub(crate) struct Clerk {
     up: watch::Sender<bool>,
     takes_work: watch::Sender<bool>,
     metrics: Arc<WorkerMetrics>,
+    log_gate: LogGate,
 }
 
 /// Two looks at the same ledger: one kind of call may work while another does not, so neither speaks for the other.
@@ -89,6 +91,7 @@ impl Clerk {
             up: watch::Sender::new(false),
             takes_work: watch::Sender::new(false),
             metrics,
+            log_gate: LogGate::default(),
         }
     }
 
@@ -121,7 +124,9 @@ impl Clerk {
             }
             Err(error) if error.is_fault() => Answer::Fault,
             Err(error) => {
-                tracing::error!(%error, "the ledger fails on an event");
+                if let Some(suppressed) = self.log_gate.admit(error.code()) {
+                    tracing::error!(%error, suppressed, "the ledger fails on an event");
+                }
                 Answer::Refused
             }
         };

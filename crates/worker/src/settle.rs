@@ -11,6 +11,7 @@ use porchlight_device::{Command, News};
 use porchlight_event::Envelope;
 use porchlight_event::queue::{DeathNote, Delivery, RetryTier};
 use porchlight_queue::{Deadlines, Queue, QueueError, SourceHandle, Stored};
+use porchlight_service::LogGate;
 
 use crate::clerk::{Answer, Clerk};
 use crate::decide::{Death, Decision, Stage, decide};
@@ -34,6 +35,8 @@ pub(crate) struct Settler {
     pub(crate) source: SourceHandle,
     pub(crate) keys: KeysInForce,
     pub(crate) metrics: Arc<WorkerMetrics>,
+    /// For the lines about dead letters, by reason.
+    pub(crate) log_gate: LogGate,
     pub(crate) hold_max: Duration,
 }
 
@@ -278,17 +281,24 @@ impl Settler {
             Fate::Buried { death, .. } => {
                 self.metrics.settled(death.kind, "dead");
                 self.metrics.buried(death.reason);
-                tracing::warn!(
-                    message.id = copy.envelope.message_id,
-                    event.id = shown(death.event_id.as_deref()),
-                    reason = death.reason,
-                    stage = death.stage.code(),
-                    detail = death.detail,
-                    "event dead-lettered"
-                );
+                self.log_death(&copy.envelope, &death);
             }
         }
         Ok(())
+    }
+
+    fn log_death(&self, envelope: &Envelope, death: &Death) {
+        if let Some(suppressed) = self.log_gate.admit(death.reason) {
+            tracing::warn!(
+                message.id = envelope.message_id,
+                event.id = shown(death.event_id.as_deref()),
+                reason = death.reason,
+                stage = death.stage.code(),
+                detail = death.detail,
+                suppressed,
+                "event dead-lettered"
+            );
+        }
     }
 
     async fn store(&self, copy: &Copy) -> Result<Stored, QueueError> {

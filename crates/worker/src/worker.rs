@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use porchlight_ledger::Ledger;
 use porchlight_queue::{Queue, Source};
-use porchlight_service::{ApiFn, Metrics, ReadyFn};
+use porchlight_service::{ApiFn, LogGate, Metrics, ReadyFn};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -104,6 +104,7 @@ impl Worker {
             source: source.handle(),
             keys,
             metrics,
+            log_gate: LogGate::default(),
             hold_max: work.hold_max,
         };
         Self {

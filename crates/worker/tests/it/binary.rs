@@ -1,8 +1,9 @@
 //! The binary as a person runs it: signals, exit codes, keys that change, and what it says of its ledger.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use porchlight_broker::{BrokerUrls, Publisher, PublisherConfig};
 use porchlight_event::Envelope;
 
@@ -148,6 +149,27 @@ async fn keys_are_read_again_on_sighup_and_when_their_file_changes() {
         .await;
     assert!(run.daemon.terminate(PATIENCE).await.unwrap().success());
     assert!(!run.daemon.logs().contains("secret"), "{}", run.daemon.logs());
+}
+
+#[tokio::test]
+async fn a_flood_of_poison_is_counted_whole_and_logged_in_part() {
+    let mut bench = Bench::start().await;
+    let run = Run::start(&mut bench, &[("PORCHLIGHT_PREFETCH_RAMP", "0s")]).await;
+    let (began, count) = (Instant::now(), 400);
+    bench
+        .publish_all((0..count).map(|n| Bytes::from(format!("no event {n}"))))
+        .await;
+    run.shows(&format!(
+        "porchlight_worker_dead_letters_total{{reason=\"not_json\"}} {count}"
+    ))
+    .await;
+    let lines = run.daemon.logs().matches("event dead-lettered").count();
+    let windows = usize::try_from(began.elapsed().as_secs()).unwrap() + 2;
+    assert!(
+        lines <= 5 * windows && lines < count,
+        "{lines} lines in {windows} s"
+    );
+    assert!(run.daemon.terminate(PATIENCE).await.unwrap().success());
 }
 
 #[tokio::test]
