@@ -16,6 +16,9 @@ use crate::error::OpenError;
 /// The one file of a journal; SQLite keeps `-wal` and `-shm` beside it.
 pub(crate) const FILE: &str = "porchlight.db";
 const LOCK: &str = "porchlight.lock";
+/// A tool that looks who holds the directory is in the way for less than a millisecond; a daemon waits longer than that.
+const LOCK_TRIES: u32 = 5;
+const LOCK_TRY_AGAIN: Duration = Duration::from_millis(20);
 /// How long a connection waits for another process's write. The operator's tool keeps its transactions far shorter.
 pub(crate) const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Pages in the log at which a commit also checkpoints: 16 MiB. Fewer would copy hot pages more often; more would make
@@ -84,11 +87,34 @@ fn take_lock(dir: &Path) -> Result<File, OpenError> {
         .mode(0o600)
         .open(&path);
     let file = opened.map_err(at(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: dir.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(OpenError::Path { path, source }),
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_TRY_AGAIN),
+            Err(TryLockError::Error(source)) => return Err(OpenError::Path { path, source }),
+        }
     }
+    Err(OpenError::InUse { path: dir.to_owned() })
+}
+
+/// Whether a daemon holds the directory.
+pub(crate) fn is_held(dir: &Path) -> std::io::Result<bool> {
+    let file = match File::open(dir.join(LOCK)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
+    // Shared, so that two who look are not in each other's way. It ends with the file.
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The file and its write-ahead log; what cannot be seen counts as nothing.
+pub(crate) fn bytes_on_disk(dir: &Path) -> u64 {
+    let length = |suffix| std::fs::metadata(dir.join(format!("{FILE}{suffix}"))).map_or(0, |file| file.len());
+    length("") + length("-wal")
 }
 
 /// An empty file is an empty database to SQLite, which would make it readable for others.
