@@ -8,6 +8,7 @@
 //! - [`Relay`]: stands between a client and a server and stalls, drops, delays or cuts.
 //! - [`Daemon`]: one of this workspace's binaries as a child process.
 //! - [`http`]: raw requests, byte by byte where a test needs that; [`LoadGenerator`]: many signed ones.
+//! - [`Receiver`]: a partner's service that receives callbacks, or refuses to.
 //! - [`wait_for`]: the only way a test waits.
 
 pub mod daemon;
@@ -19,6 +20,7 @@ pub mod poll;
 pub mod ports;
 mod process;
 pub mod rabbitmq;
+pub mod receiver;
 pub mod redis;
 pub mod relay;
 pub mod report;
@@ -30,6 +32,7 @@ pub use poll::{WaitError, wait_for};
 pub use ports::free_port;
 pub use process::{Signal, StartError};
 pub use rabbitmq::RabbitMq;
+pub use receiver::Receiver;
 pub use redis::Redis;
 pub use relay::{Direction, Relay};
 pub use report::Report;

@@ -121,6 +121,7 @@ async fn main() {
             admin_token: None,
             keys: watch::channel(None).1,
             work,
+            callback: None,
         };
         println!("filled; now draining");
         let redis_process = info(&redis, "server", "process_id");

@@ -8,6 +8,8 @@ use clap::{Args as Group, Parser};
 
 pub use work::WorkArgs;
 
+use crate::outlet::CallbackArgs;
+
 /// The flags. Each has a variable of the same name, which the flag overrides.
 #[derive(Debug, Parser)]
 #[command(
@@ -15,7 +17,8 @@ pub use work::WorkArgs;
     version,
     about = "Takes Ring's events from the queue, applies each once to the ledger, and sends the commands they owe.",
     long_about = "Takes Ring's events from RabbitMQ, applies each once to the ledger in Redis, and sends the commands \
-                  (pause, resume, cancel) that they owe to the exchange porchlight.commands.\n\nAn event leaves the \
+                  (pause, resume, cancel) that they owe to the exchange porchlight.commands, or to the callback URL where \
+                  one is given.\n\nAn event leaves the \
                   queue only after the ledger has it. While Redis is away the worker holds what it has and takes \
                   nothing new; it never gives events back one by one. What can never be applied goes to \
                   porchlight.dead with the reason. Any number of workers may run at once.",
@@ -32,6 +35,8 @@ pub struct Args {
     pub(crate) keys: KeyArgs,
     #[command(flatten)]
     pub(crate) work: WorkArgs,
+    #[command(flatten)]
+    pub(crate) callback: CallbackArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
 }

@@ -166,6 +166,11 @@ impl Clerk {
         matches!(confirmed, Some(Ok(_)))
     }
 
+    /// Strikes a command off that is given up; whether the ledger took that.
+    pub(crate) async fn give_up(&self, command: &Command) -> bool {
+        self.ledger.give_up(command).await.is_ok()
+    }
+
     /// Commands that are due, held back from other sweepers for a while. Nothing when the ledger fails.
     pub(crate) async fn claim(&self) -> Vec<Command> {
         self.swept(self.ledger.claim(now_ms(), CLAIM_MAX).await)

@@ -3,25 +3,38 @@
 //! It keeps no list of its own. The outbox has every command until then, so one that fails or is dropped here is sent
 //! later by the sweeper, under the same identity.
 
+mod in_hand;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use porchlight_device::Command;
+use porchlight_event::queue::DeathNote;
+use porchlight_queue::{CommandLetter, Deadlines, Queue};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
 use crate::clerk::Clerk;
 use crate::metrics::{CommandResult, WorkerMetrics};
+use crate::now_ms;
 use crate::outlet::{Outlet, Undelivered};
+
+use in_hand::{Entry, InHand};
 
 /// Commands waiting for a place in flight, in each lane: a burst of one removed account; each is up to 20 KiB.
 const WAITING_MAX: usize = 1024;
+/// For a command that is given up to be among the dead letters. Later it is tried once more, and given up then.
+const BURY_MAX: Duration = Duration::from_secs(5);
+/// With which a command is among the dead letters: what happened, and where.
+const GAVE_UP: (&str, &str) = ("callback_gave_up", "callback");
 
 /// Where commands are handed in. A cheap handle.
 #[derive(Clone)]
 pub(crate) struct Dispatch {
-    lanes: Arc<[mpsc::Sender<Command>]>,
+    lanes: Arc<[mpsc::Sender<Waiting>]>,
     shared: Arc<Shared>,
 }
 
@@ -33,22 +46,33 @@ pub(crate) struct Dispatcher {
 
 struct Shared {
     outlet: Outlet,
+    /// For what is given up.
+    queue: Queue,
     clerk: Arc<Clerk>,
     metrics: Arc<WorkerMetrics>,
+    in_hand: InHand,
 }
 
 struct LaneQueue {
-    receiver: mpsc::Receiver<Command>,
+    receiver: mpsc::Receiver<Waiting>,
     inflight_max: usize,
+}
+
+/// A command that was handed in.
+struct Waiting {
+    command: Command,
+    entry: Entry,
 }
 
 impl Dispatch {
     /// Hands in a command if there is room. If not it stays in the outbox for the sweeper.
     pub(crate) fn offer(&self, command: Command) {
         let lane = &self.lanes[self.shared.outlet.lane_of(&command)];
-        if let Err(refused) = lane.try_send(command) {
-            let action = refused.into_inner().action;
-            self.shared.metrics.command(action.code(), CommandResult::Left);
+        match lane.try_reserve() {
+            Ok(place) => self.shared.hand_in(place, command),
+            Err(TrySendError::Full(()) | TrySendError::Closed(())) => {
+                self.shared.count(&command, CommandResult::Left);
+            }
         }
     }
 
@@ -57,26 +81,36 @@ impl Dispatch {
         self.shared.outlet.is_ready()
     }
 
-    /// Hands in a command when there is room; whether the dispatcher still runs.
+    /// Hands in a command when there is room; whether the dispatcher still runs. Where there are several lanes none is
+    /// waited for, so that a full one does not hold up the others.
     ///
     /// # Cancel safety
     /// A command that was not handed in stays in the outbox.
     pub(crate) async fn give(&self, command: Command) -> bool {
-        let lane = &self.lanes[self.shared.outlet.lane_of(&command)];
-        lane.send(command).await.is_ok()
+        if let [lane] = &*self.lanes {
+            match lane.reserve().await {
+                Ok(place) => self.shared.hand_in(place, command),
+                Err(_) => return false,
+            }
+        } else {
+            self.offer(command);
+        }
+        !self.lanes[0].is_closed()
     }
 
     /// Commands that were handed in and are not confirmed.
     pub(crate) fn left(&self) -> usize {
-        let waiting = |lane: &mpsc::Sender<Command>| lane.max_capacity() - lane.capacity();
+        let waiting = |lane: &mpsc::Sender<Waiting>| lane.max_capacity() - lane.capacity();
         self.lanes.iter().map(waiting).sum::<usize>() + self.shared.metrics.inflight_commands()
     }
 }
 
 impl Dispatcher {
-    /// A dispatcher with at most `inflight_max` commands in flight, and the way to it.
+    /// A dispatcher with at most `inflight_max` commands in flight, or one for each lane, and the way to it. What the
+    /// outlet gives up goes to the dead letters of `queue`.
     pub(crate) fn new(
         outlet: Outlet,
+        queue: Queue,
         clerk: Arc<Clerk>,
         metrics: Arc<WorkerMetrics>,
         inflight_max: usize,
@@ -100,8 +134,10 @@ impl Dispatcher {
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let shared = Arc::new(Shared {
             outlet,
+            queue,
             clerk,
             metrics,
+            in_hand: InHand::default(),
         });
         let dispatch = Dispatch {
             lanes: senders.into(),
@@ -126,8 +162,8 @@ impl LaneQueue {
             tokio::select! {
                 () = stop.cancelled(), if !self.receiver.is_closed() => self.receiver.close(),
                 Some(()) = inflight.next() => {}
-                command = self.receiver.recv(), if open && inflight.len() < self.inflight_max => match command {
-                    Some(command) => inflight.push(shared.send(command)),
+                waiting = self.receiver.recv(), if open && inflight.len() < self.inflight_max => match waiting {
+                    Some(waiting) => inflight.push(shared.send(waiting)),
                     None => open = false,
                 },
             }
@@ -137,20 +173,84 @@ impl LaneQueue {
 }
 
 impl Shared {
-    async fn send(&self, command: Command) {
-        let result = match self.outlet.send(&command).await {
-            Ok(()) if self.clerk.confirm(&command).await => CommandResult::Sent,
+    /// What is in hand already, or older than what is, is let go of: the outbox has the newest.
+    fn hand_in(&self, place: mpsc::Permit<'_, Waiting>, command: Command) {
+        match self.in_hand.enter(&command) {
+            Some(entry) => place.send(Waiting { command, entry }),
+            None => self.count(&command, CommandResult::Overtaken),
+        }
+    }
+
+    async fn send(&self, Waiting { command, entry }: Waiting) {
+        let result = if self.in_hand.is_newest(&entry) {
+            self.try_send(&command).await
+        } else {
+            CommandResult::Overtaken
+        };
+        self.in_hand.leave(&entry);
+        self.count(&command, result);
+    }
+
+    async fn try_send(&self, command: &Command) -> CommandResult {
+        let begun_ms = now_ms();
+        match self.outlet.send(command).await {
+            Ok(()) if self.clerk.confirm(command).await => CommandResult::Sent,
             Ok(()) => CommandResult::Unnoted,
             Err(Undelivered::HeldBack) => CommandResult::Left,
             Err(Undelivered::Failed(words)) => {
-                tracing::debug!(
-                    error = words,
-                    command.id = command.id(),
-                    "a command is not delivered; the sweeper tries again"
-                );
-                CommandResult::Failed
+                let age_ms = begun_ms.saturating_sub(command.issued_at_ms);
+                let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or_default());
+                if self.outlet.give_up_after().is_some_and(|after| age >= after) {
+                    self.give_up(command, &words).await
+                } else {
+                    tracing::debug!(
+                        error = words,
+                        command.id = command.id(),
+                        "a command is not delivered; the sweeper tries again"
+                    );
+                    CommandResult::Failed
+                }
             }
+        }
+    }
+
+    /// A copy among the dead letters first; struck off only when that is stored.
+    async fn give_up(&self, command: &Command, words: &str) -> CommandResult {
+        let (id, body, (reason, stage)) = (command.id(), command.body(), GAVE_UP);
+        let letter = CommandLetter {
+            id: &id,
+            action: command.action.code(),
+            kind: &command.kind,
+            body: &body,
         };
+        let note = DeathNote {
+            reason,
+            stage,
+            detail: words,
+            at_ms: now_ms(),
+        };
+        if let Err(error) = self
+            .queue
+            .bury_command(letter, note, Deadlines::within(BURY_MAX))
+            .await
+        {
+            tracing::debug!(%error, command.id = id, "a command could not be given up; it is tried again");
+            return CommandResult::Failed;
+        }
+        self.metrics.buried(reason);
+        tracing::warn!(
+            command.id = id,
+            error = words,
+            "a command was given up; it is among the dead letters"
+        );
+        if self.clerk.give_up(command).await {
+            CommandResult::GivenUp
+        } else {
+            CommandResult::Unnoted
+        }
+    }
+
+    fn count(&self, command: &Command, result: CommandResult) {
         self.metrics.command(command.action.code(), result);
     }
 }

@@ -33,7 +33,9 @@ mod worker;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use args::{Args, WorkArgs};
-pub use outlet::Outlet;
+pub use outlet::{
+    BreakerBounds, Callback, CallbackArgs, CallbackSettings, Lines, Outlet, ReceiverError, ReceiverSettings,
+};
 pub use scaled::{WorkerConfig, run};
 pub use settings::{Settings, WorkSettings};
 pub use worker::{RunError, Worker, WorkerParts};

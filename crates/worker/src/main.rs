@@ -47,6 +47,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
             admin = %listener.local_addr()?,
             broker = %settings.amqp,
             control_api = settings.admin_token.is_some(),
+            callbacks = settings.callback.is_some(),
             verifies = keys.borrow().is_some(),
             "worker starts"
         );
@@ -57,6 +58,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
             admin_token: settings.admin_token,
             keys,
             work: settings.work,
+            callback: settings.callback,
         };
         Ok(porchlight_worker::run(config, listener, stop).await?)
     })

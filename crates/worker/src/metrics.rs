@@ -57,8 +57,12 @@ pub(crate) enum CommandResult {
     Unnoted,
     /// Not known to be delivered: the sweeper tries again.
     Failed,
-    /// Left to the sweeper, because too many were waiting.
+    /// Left to the sweeper: too many were waiting, or its receiver is left alone for a while.
     Left,
+    /// Let go of, because the same or a newer one of its operation was in hand.
+    Overtaken,
+    /// Failed for so long that it is among the dead letters now, and owed no longer.
+    GivenUp,
 }
 
 /// Every metric of the worker. Cheap to share behind an `Arc`; counting locks at most a read lock.
@@ -216,6 +220,8 @@ impl WorkerMetrics {
             CommandResult::Unnoted => "unnoted",
             CommandResult::Failed => "failed",
             CommandResult::Left => "left",
+            CommandResult::Overtaken => "overtaken",
+            CommandResult::GivenUp => "given_up",
         });
         self.commands
             .get_or_create(&CommandLabels {

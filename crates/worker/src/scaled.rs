@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::keys::KeysInForce;
-use crate::outlet::Outlet;
+use crate::outlet::{Callback, CallbackSettings, Outlet};
 use crate::settings::WorkSettings;
 use crate::worker::{RunError, Worker, WorkerParts};
 
@@ -36,6 +36,8 @@ pub struct WorkerConfig {
     pub keys: KeysInForce,
     /// Bounds and spans.
     pub work: WorkSettings,
+    /// Calls to partners' services in place of the broker's exchange.
+    pub callback: Option<CallbackSettings>,
 }
 
 /// Runs a worker with an admin listener until `stop`: readiness goes first, then the subscription, events, commands,
@@ -90,7 +92,10 @@ fn open(config: &WorkerConfig, stop: &CancellationToken) -> Result<WorkerParts, 
         queue: Queue::RabbitMq(publisher.clone()),
         source: Source::RabbitMq(consumer),
         ledger,
-        outlet: Outlet::RabbitMq(publisher),
+        outlet: match &config.callback {
+            Some(callback) => Outlet::Callback(Callback::new(callback.clone())),
+            None => Outlet::RabbitMq(publisher),
+        },
         keys: config.keys.clone(),
         work: config.work,
     })

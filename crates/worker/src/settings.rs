@@ -12,6 +12,7 @@ use porchlight_service::{Checker, Problems, Secret};
 
 use crate::args::{Args, WorkArgs};
 use crate::keys::KeySource;
+use crate::outlet::CallbackSettings;
 
 /// Fewest bytes of the control API's token: what a person would guess is shorter.
 const TOKEN_BYTES_MIN: usize = 16;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub keys: KeySource,
     /// The work itself.
     pub work: WorkSettings,
+    /// Callbacks in place of the broker's exchange.
+    pub callback: Option<CallbackSettings>,
 }
 
 /// Bounds and spans of the work.
@@ -90,6 +93,7 @@ impl Settings {
         let file = checker.optional_path(args.keys.signing_keys_file.as_deref());
         let keys = KeySource::check(&mut checker, args.keys.signing_keys.as_deref(), file);
         let work = WorkSettings::check(&mut checker, &args.work);
+        let callback = CallbackSettings::check(&mut checker, &args.callback);
         // Where one of the two is missing its problem was noted, so `finish` fails first.
         let addresses = amqp.zip(redis);
         checker.finish()?;
@@ -102,6 +106,7 @@ impl Settings {
             redis,
             keys,
             work,
+            callback,
         })
     }
 }

@@ -89,10 +89,12 @@ impl Worker {
             keys,
             work,
         } = parts;
+        outlet.register(metrics);
         let metrics = Arc::new(WorkerMetrics::register(metrics));
         let clerk = Arc::new(Clerk::new(ledger, Arc::clone(&metrics)));
         let (dispatcher, dispatch) = Dispatcher::new(
             outlet,
+            queue.clone(),
             Arc::clone(&clerk),
             Arc::clone(&metrics),
             work.commands_inflight_max,

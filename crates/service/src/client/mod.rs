@@ -97,6 +97,12 @@ pub enum SendError {
     Answer,
 }
 
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.target.address())
+    }
+}
+
 impl Client {
     /// A client that is not connected yet. `timeout` bounds each whole exchange, connecting included.
     pub fn new(target: Arc<Target>, tls: Option<TlsConnector>, timeout: Duration) -> Self {

@@ -2,17 +2,30 @@
 //!
 //! It retries nothing and tells the ledger nothing; that is the dispatcher's.
 
+mod args;
+mod callback;
+mod lines;
 mod rabbitmq;
 
 use std::time::Duration;
 
 use porchlight_broker::Publisher;
 use porchlight_device::Command;
+use porchlight_service::Metrics;
+
+pub use args::CallbackArgs;
+pub use callback::{BreakerBounds, Callback, CallbackSettings, ReceiverError, ReceiverSettings};
+pub use lines::Lines;
 
 /// Where commands go.
+#[derive(Debug)]
 pub enum Outlet {
     /// The topic exchange, with a confirm for each.
     RabbitMq(Publisher),
+    /// Partners' services, with a signed call for each.
+    Callback(Callback),
+    /// Lines of JSON.
+    Lines(Lines),
 }
 
 /// A stretch of an outlet that goes its own pace: none holds up another.
@@ -32,27 +45,39 @@ pub(crate) enum Undelivered {
 }
 
 impl Outlet {
+    /// Registers what it counts, under `porchlight_worker_`.
+    pub(crate) fn register(&self, metrics: &mut Metrics) {
+        match self {
+            Self::Callback(callback) => callback.register(metrics),
+            Self::RabbitMq(_) | Self::Lines(_) => {}
+        }
+    }
+
     /// Whether a command would be taken now. One that takes nothing must not claim either: a claim holds a command
     /// back from every other worker.
     pub(crate) fn is_ready(&self) -> bool {
         match self {
             Self::RabbitMq(publisher) => publisher.state().borrow().is_ready(),
+            Self::Callback(callback) => callback.is_ready(),
+            Self::Lines(_) => true,
         }
     }
 
     /// Its lanes, at least one.
     pub(crate) fn lanes(&self) -> Vec<Lane> {
         match self {
-            Self::RabbitMq(_) => vec![Lane {
+            Self::RabbitMq(_) | Self::Lines(_) => vec![Lane {
                 inflight_max: usize::MAX,
             }],
+            Self::Callback(callback) => callback.lanes(),
         }
     }
 
     /// The lane of a command, as an index into [`Outlet::lanes`].
-    pub(crate) fn lane_of(&self, _command: &Command) -> usize {
+    pub(crate) fn lane_of(&self, command: &Command) -> usize {
         match self {
-            Self::RabbitMq(_) => 0,
+            Self::RabbitMq(_) | Self::Lines(_) => 0,
+            Self::Callback(callback) => callback.lane_of(&command.kind),
         }
     }
 
@@ -63,13 +88,41 @@ impl Outlet {
     pub(crate) async fn send(&self, command: &Command) -> Result<(), Undelivered> {
         match self {
             Self::RabbitMq(publisher) => rabbitmq::send(publisher, command).await,
+            Self::Callback(callback) => callback.send(command).await,
+            Self::Lines(lines) => lines.send(command).await,
         }
     }
 
     /// After which time since it was issued a command that fails once more is given up; `None` is never.
     pub(crate) fn give_up_after(&self) -> Option<Duration> {
         match self {
-            Self::RabbitMq(_) => None,
+            Self::Callback(callback) => Some(callback.give_up_after()),
+            Self::RabbitMq(_) | Self::Lines(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use porchlight_device::{Action, Cause, Command};
+
+    /// A resume.
+    pub(crate) fn command(kind: &str, generation: u64) -> Command {
+        Command {
+            action: Action::Resume,
+            generation,
+            operation_id: "o".to_owned(),
+            kind: kind.to_owned(),
+            params: "null".to_owned(),
+            device_id: "d".to_owned(),
+            account_id: None,
+            cause: Cause {
+                event_id: "e".to_owned(),
+                request_id: None,
+                kind: "device_online".to_owned(),
+                timestamp: 1,
+            },
+            issued_at_ms: 2,
         }
     }
 }

@@ -41,27 +41,11 @@ fn outgoing(command: &Command) -> Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use porchlight_device::{Action, Cause};
+    use crate::outlet::tests::command;
 
     #[test]
     fn a_command_carries_its_generation_in_a_header() {
-        let command = Command {
-            action: Action::Resume,
-            generation: 3,
-            operation_id: "o".to_owned(),
-            kind: "snapshot".to_owned(),
-            params: "null".to_owned(),
-            device_id: "d".to_owned(),
-            account_id: None,
-            cause: Cause {
-                event_id: "e".to_owned(),
-                request_id: None,
-                kind: "device_online".to_owned(),
-                timestamp: 1,
-            },
-            issued_at_ms: 2,
-        };
-        let mut sent = outgoing(&command);
+        let mut sent = outgoing(&command("snapshot", 3));
         assert_eq!(sent.headers_mut().int("x-porchlight-generation"), Some(3));
     }
 }
