@@ -3,7 +3,16 @@
 use porchlight_testbed::http::request;
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, Running, body, now_ms};
+use crate::harness::{Form, Setup, body, in_every_form, now_ms};
+use crate::servers::Bench;
+
+in_every_form!(
+    an_operation_is_registered_shown_changed_and_forgotten,
+    a_device_is_shown_with_the_reason_of_each_decision,
+    devices_come_in_pages_narrowed_by_account_and_status,
+    what_cannot_be_done_is_answered_with_its_own_code,
+    without_a_token_the_api_is_off_and_health_stays,
+);
 
 fn code(answer: &porchlight_testbed::http::Response) -> (u16, String) {
     let error = answer.json().unwrap_or_default();
@@ -13,9 +22,7 @@ fn code(answer: &porchlight_testbed::http::Response) -> (u16, String) {
     )
 }
 
-#[tokio::test]
-async fn an_operation_is_registered_shown_changed_and_forgotten() {
-    let bench = Bench::start().await;
+async fn an_operation_is_registered_shown_changed_and_forgotten(bench: impl Form) {
     let worker = bench.worker().await;
     let path = "/v1/devices/d%2F1/operations/o%2F%F0%9F%98%80";
     let first = worker
@@ -56,9 +63,7 @@ async fn an_operation_is_registered_shown_changed_and_forgotten() {
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_device_is_shown_with_the_reason_of_each_decision() {
-    let bench = Bench::start().await;
+async fn a_device_is_shown_with_the_reason_of_each_decision(bench: impl Form) {
     let worker = bench.worker().await;
     let at = now_ms() - 1000;
     for (kind, at) in [("device_online", at), ("device_offline", at - 5)] {
@@ -94,9 +99,7 @@ async fn a_device_is_shown_with_the_reason_of_each_decision() {
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn devices_come_in_pages_narrowed_by_account_and_status() {
-    let bench = Bench::start().await;
+async fn devices_come_in_pages_narrowed_by_account_and_status(bench: impl Form) {
     let worker = bench.worker().await;
     let at = now_ms() - 1000;
     bench
@@ -145,9 +148,7 @@ async fn devices_come_in_pages_narrowed_by_account_and_status() {
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn what_cannot_be_done_is_answered_with_its_own_code() {
-    let bench = Bench::start().await;
+async fn what_cannot_be_done_is_answered_with_its_own_code(bench: impl Form) {
     let worker = bench.worker().await;
     bench
         .publish_all([body("device_removed", "gone", now_ms() - 5)])
@@ -224,12 +225,10 @@ async fn what_cannot_be_done_is_answered_with_its_own_code() {
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn without_a_token_the_api_is_off_and_health_stays() {
-    let bench = Bench::start().await;
-    let mut config = bench.config();
-    config.admin_token = None;
-    let worker = Running::start(config);
+async fn without_a_token_the_api_is_off_and_health_stays(bench: impl Form) {
+    let mut setup = Setup::default();
+    setup.token = None;
+    let worker = bench.start(setup);
     worker.ready().await;
     assert_eq!(
         code(&worker.call("GET", "/v1/devices", "").await),

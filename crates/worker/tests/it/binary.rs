@@ -10,7 +10,8 @@ use porchlight_event::Envelope;
 use porchlight_testbed::{Daemon, Signal, free_port, wait_for};
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Bench, PATIENCE, body, keys, now_ms};
+use crate::harness::{Form, PATIENCE, body, keys, now_ms};
+use crate::servers::Bench;
 
 const TOKEN: &str = "quite-a-secret-token";
 

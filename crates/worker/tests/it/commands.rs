@@ -7,11 +7,11 @@ use porchlight_broker::topology;
 use porchlight_device::command::command_id;
 use porchlight_device::{Action, News};
 use porchlight_event::RingEvent;
-use porchlight_store::{Store, StoreConfig};
 use porchlight_testbed::wait_for;
 use serde_json::json;
 
-use crate::harness::{Bench, PATIENCE, Received, Running, body, body_with, now_ms};
+use crate::harness::{Form, PATIENCE, Received, Setup, body, body_with, in_every_form, now_ms};
+use crate::servers::Bench;
 
 fn identities(received: &[Received]) -> BTreeSet<String> {
     received
@@ -20,21 +20,15 @@ fn identities(received: &[Received]) -> BTreeSet<String> {
         .collect()
 }
 
-/// Waits until no command is owed.
-async fn nothing_owed(bench: &Bench) {
-    let store = Store::connect(&StoreConfig::new(bench.redis.url())).unwrap();
-    let settled = wait_for("an empty outbox", PATIENCE, async || {
-        match store.backlog().await {
-            Ok(backlog) if backlog.commands == 0 => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
-    settled.await.unwrap();
-}
+in_every_form!(
+    offline_pauses_and_online_resumes_once_however_often_they_come,
+    an_operation_registered_on_an_offline_device_is_paused_at_once,
+    the_sweeper_sends_what_the_fast_path_lost,
+    a_removed_account_cancels_the_operations_of_all_its_devices,
+    a_resume_waits_until_the_device_has_settled,
+);
 
-#[tokio::test]
-async fn offline_pauses_and_online_resumes_once_however_often_they_come() {
-    let bench = Bench::start().await;
+async fn offline_pauses_and_online_resumes_once_however_often_they_come(bench: impl Form) {
     let worker = bench.worker().await;
     assert_eq!(worker.register("d", "o").await.status, 201);
     let at = now_ms() - 60_000;
@@ -72,15 +66,12 @@ async fn offline_pauses_and_online_resumes_once_however_often_they_come() {
         );
     }
     assert_eq!(resume.body["cause"]["type"], "device_online");
-    nothing_owed(&bench).await;
+    bench.nothing_owed().await;
     assert_eq!(worker.device("d").await["operations"][0]["state"], "running");
-    assert_eq!(bench.queue(topology::COMMANDS).await.unwrap().ready, 0);
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn an_operation_registered_on_an_offline_device_is_paused_at_once() {
-    let bench = Bench::start().await;
+async fn an_operation_registered_on_an_offline_device_is_paused_at_once(bench: impl Form) {
     let worker = bench.worker().await;
     bench
         .publish_all([body("device_offline", "d", now_ms() - 1000)])
@@ -93,21 +84,18 @@ async fn an_operation_registered_on_an_offline_device_is_paused_at_once() {
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn the_sweeper_sends_what_the_fast_path_lost() {
-    let bench = Bench::start().await;
+async fn the_sweeper_sends_what_the_fast_path_lost(bench: impl Form) {
     let worker = bench.worker().await;
     for n in 0..20 {
         worker.register(&format!("d{n}"), "o").await;
     }
     // A worker that dies right after the ledger has answered: its commands are owed, and nobody sends them.
-    let store = Store::connect(&StoreConfig::new(bench.redis.url())).unwrap();
     let at = now_ms() - 1000;
     let events: Vec<News> = (0..20)
         .map(|n| RingEvent::parse(&body("device_offline", &format!("d{n}"), at)).unwrap())
         .map(|event| News::new(&event, at).unwrap())
         .collect();
-    let decisions = store.apply_batch(0, &events, now_ms()).await;
+    let decisions = bench.ledger().apply_batch(0, &events, now_ms()).await;
     assert!(
         decisions
             .iter()
@@ -115,13 +103,11 @@ async fn the_sweeper_sends_what_the_fast_path_lost() {
     );
     let received = bench.commands(|all| identities(all).len() == 20).await;
     assert!(received.iter().all(|command| command.body["action"] == "pause"));
-    nothing_owed(&bench).await;
+    bench.nothing_owed().await;
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_removed_account_cancels_the_operations_of_all_its_devices() {
-    let bench = Bench::start().await;
+async fn a_removed_account_cancels_the_operations_of_all_its_devices(bench: impl Form) {
     let worker = bench.worker().await;
     let at = now_ms() - 60_000;
     bench
@@ -136,7 +122,7 @@ async fn a_removed_account_cancels_the_operations_of_all_its_devices() {
         .await;
     let received = bench.commands(|all| identities(all).len() == 150).await;
     assert!(received.iter().all(|command| command.body["action"] == "cancel"));
-    nothing_owed(&bench).await;
+    bench.nothing_owed().await;
     let device = worker.device("d7").await;
     assert_eq!(
         (&device["status"], &device["operations"][0]["state"]),
@@ -145,21 +131,19 @@ async fn a_removed_account_cancels_the_operations_of_all_its_devices() {
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_resume_waits_until_the_device_has_settled() {
-    let bench = Bench::start().await;
-    let mut config = bench.config();
-    config.work.settle = Duration::from_secs(3600);
-    let worker = Running::start(config);
+async fn a_resume_waits_until_the_device_has_settled(bench: impl Form) {
+    let mut setup = Setup::default();
+    setup.work.settle = Duration::from_secs(3600);
+    let worker = bench.start(setup);
     worker.ready().await;
     worker.register("d", "o").await;
     let at = now_ms() - 60_000;
-    bench
-        .publish_all([
-            body("device_offline", "d", at),
-            body("device_online", "d", at + 1),
-        ])
-        .await;
+    for event in [
+        body("device_offline", "d", at),
+        body("device_online", "d", at + 1),
+    ] {
+        bench.publish_all([event]).await;
+    }
     bench.drained().await;
     let resuming = wait_for("the pause to be replaced or sent", PATIENCE, async || {
         let state = worker.device("d").await["operations"][0]["state"].to_string();
@@ -217,9 +201,9 @@ async fn two_workers_at_once_agree() {
     fastrand::shuffle(&mut bodies);
     bench.publish_all(bodies).await;
     bench.drained().await;
-    nothing_owed(&bench).await;
+    bench.nothing_owed().await;
     let mut newest: BTreeMap<String, (u64, Action)> = BTreeMap::new();
-    let queued = bench.queue(topology::COMMANDS).await.unwrap().ready;
+    let queued = bench.queue_of(topology::COMMANDS).await.unwrap().ready;
     let received = bench.commands(|all| all.len() as u64 == queued).await;
     for command in &received {
         let [device, generation] = ["device_id", "generation"].map(|field| command.body[field].clone());

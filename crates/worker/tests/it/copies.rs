@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use porchlight_broker::{Consumer, ConsumerConfig, topology};
+use porchlight_broker::topology;
 use porchlight_testbed::redis::Fsync;
 use porchlight_testbed::{RabbitMq, Redis};
 use porchlight_worker::WorkSettings;
-use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Bench, PATIENCE, Running, body, now_ms, short_tiers};
+use crate::harness::{Form, PATIENCE, Setup, body, now_ms};
+use crate::servers::Bench;
 
 /// A quorum queue looks at its length now and then, so it takes a few more than it should.
 const POISON: usize = 40;
@@ -31,12 +31,7 @@ async fn shut_the_dead_letters(bench: &Bench) {
 
 /// Takes dead letters out, as a person would, until each poison was among them.
 async fn take_letters(bench: &Bench) -> BTreeSet<Bytes> {
-    let config = ConsumerConfig {
-        queue: topology::DEAD.to_owned(),
-        topology: short_tiers(),
-        ..ConsumerConfig::new(bench.urls(), "test")
-    };
-    let mut consumer = Consumer::start(config, CancellationToken::new());
+    let mut consumer = bench.consumer(topology::DEAD);
     let mut found = BTreeSet::new();
     let collect = async {
         while found.len() < POISON {
@@ -63,8 +58,8 @@ async fn poison_that_the_dead_letters_refuse_is_held_until_they_take_it() {
     let worker = bench.worker().await;
     bench.publish_all(poison()).await;
     worker.wait_sum("porchlight_worker_held_tries_total", 3.0).await;
-    let dead = bench.queue(topology::DEAD).await.unwrap().ready;
-    let work = bench.queue(topology::EVENTS).await.unwrap();
+    let dead = bench.queue_of(topology::DEAD).await.unwrap().ready;
+    let work = bench.queue_of(topology::EVENTS).await.unwrap();
     assert!(dead < POISON as u64, "{dead} were taken");
     assert!(
         dead + work.ready + work.unacked >= POISON as u64,
@@ -80,14 +75,14 @@ async fn poison_that_the_dead_letters_refuse_is_held_until_they_take_it() {
 async fn after_holding_poison_in_vain_nothing_is_lost() {
     let bench = Bench::start().await;
     shut_the_dead_letters(&bench).await;
-    let mut config = bench.config();
-    config.work = WorkSettings {
+    let mut setup = Setup::default();
+    setup.work = WorkSettings {
         hold_max: Duration::from_secs(1),
         prefetch_ramp: Duration::ZERO,
         batch_size: 4,
-        ..config.work
+        ..setup.work
     };
-    let worker = Running::start(config);
+    let worker = bench.start(setup);
     let at = now_ms() - 60_000;
     let good = (0..POISON).map(|n| body("device_online", &format!("d{n}"), at));
     bench
@@ -112,8 +107,8 @@ async fn poison_waits_for_a_broker_that_has_blocked_publishing() {
     node.set_memory_alarm(true).await.unwrap();
     let worker = bench.worker().await;
     worker.wait_sum("porchlight_worker_held_tries_total", 1.0).await;
-    assert_eq!(bench.queue(topology::EVENTS).await.unwrap().unacked, 5);
-    assert_eq!(bench.queue(topology::DEAD).await.unwrap().ready, 0);
+    assert_eq!(bench.queue_of(topology::EVENTS).await.unwrap().unacked, 5);
+    assert_eq!(bench.queue_of(topology::DEAD).await.unwrap().ready, 0);
     node.set_memory_alarm(false).await.unwrap();
     assert!(
         bench

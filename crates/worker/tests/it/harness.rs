@@ -1,178 +1,118 @@
-//! What the tests share: a broker and a ledger of their own, workers in this process, and looks at all of them.
+//! What the tests share: the forms a worker can run in, workers in this process, and looks at what they did.
 //!
 //! It asserts nothing.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use porchlight_broker::{
-    BrokerUrls, Consumer, ConsumerConfig, DeadLetter, Outgoing, PublishDeadlines, Publisher, PublisherConfig,
-    TopologyConfig, dead_letter, topology,
-};
+use futures_util::future::{BoxFuture, join_all};
 use porchlight_event::sample::Sample;
 use porchlight_event::{Envelope, SigningKeys};
+use porchlight_ledger::Ledger;
+use porchlight_queue::{Deadlines, Queue};
 use porchlight_service::{Secret, http};
 use porchlight_testbed::http::{Response, request};
-use porchlight_testbed::rabbitmq::QueueState;
-use porchlight_testbed::redis::Fsync;
-use porchlight_testbed::{RabbitMq, Redis, wait_for};
-use porchlight_worker::{RunError, WorkSettings, WorkerConfig};
+use porchlight_testbed::wait_for;
+use porchlight_worker::keys::KeysInForce;
+use porchlight_worker::{RunError, WorkSettings};
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "a-token-for-the-tests";
+/// The tiers of putting off, in a time that a test can wait for.
+pub(crate) const TIERS: [Duration; 2] = [Duration::from_millis(150), Duration::from_millis(200)];
 
-/// A virtual host of the shared broker, a Redis of its own, and a publisher into the work queue.
-pub(crate) struct Bench {
-    pub(crate) broker: &'static RabbitMq,
-    pub(crate) vhost: String,
-    pub(crate) redis: Redis,
-    pub(crate) publisher: Publisher,
-}
+/// A queue and a ledger of the test's own, and workers on them. The same tests run in every form: what is decided is
+/// the same code, and what comes of it must be the same.
+pub(crate) trait Form {
+    /// Where the test puts events in.
+    fn queue(&self) -> Queue;
 
-/// A worker in this process.
-pub(crate) struct Running {
-    pub(crate) admin: SocketAddr,
-    pub(crate) stop: CancellationToken,
-    task: JoinHandle<Result<(), RunError>>,
-}
+    /// The ledger, beside the worker.
+    fn ledger(&self) -> Ledger;
 
-/// A command as a partner's service sees it.
-#[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) message_id: String,
-    pub(crate) body: Value,
-}
+    /// A worker with an admin listener, until the token.
+    fn run(
+        &self,
+        setup: Setup,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> BoxFuture<'static, Result<(), RunError>>;
 
-impl Bench {
-    pub(crate) async fn start() -> Self {
-        let redis = Redis::start_with(Fsync::EverySecond, None).await.unwrap();
-        Self::with(redis).await
-    }
+    /// Events that are waiting, in a worker's hands, or put off, in words.
+    async fn undone(&self) -> Result<Option<String>, String>;
 
-    pub(crate) async fn with(redis: Redis) -> Self {
-        Self::at(RabbitMq::shared().await, redis).await
-    }
+    /// Events that are waiting, and whether a worker has any in its hands.
+    async fn waiting(&self) -> Result<u64, String>;
 
-    pub(crate) async fn at(broker: &'static RabbitMq, redis: Redis) -> Self {
-        let vhost = broker.vhost().await.unwrap();
-        let urls = BrokerUrls::parse(&broker.url_for_vhost(&vhost)).unwrap();
-        let config = PublisherConfig {
-            topology: short_tiers(),
-            ..PublisherConfig::new(urls, "test")
-        };
-        let publisher = Publisher::start(config, CancellationToken::new());
-        publisher
-            .state()
-            .wait_for(|state| state.is_ready())
-            .await
-            .unwrap();
-        Self {
-            broker,
-            vhost,
-            redis,
-            publisher,
-        }
-    }
+    /// The dead letters.
+    async fn letters(&self) -> Result<Vec<Letter>, String>;
 
-    pub(crate) fn urls(&self) -> BrokerUrls {
-        BrokerUrls::parse(&self.broker.url_for_vhost(&self.vhost)).unwrap()
-    }
+    /// Takes commands, as a partner's service would, until `enough` says so.
+    async fn commands(&self, enough: impl Fn(&[Received]) -> bool) -> Vec<Received>;
 
-    pub(crate) fn config(&self) -> WorkerConfig {
-        WorkerConfig {
-            amqp: self.urls(),
-            topology: short_tiers(),
-            redis: Secret::new(self.redis.url()),
-            admin_token: Some(Secret::new(TOKEN)),
-            keys: watch::channel(None).1,
-            work: WorkSettings {
-                sweep_interval: Duration::from_millis(100),
-                ..WorkSettings::default()
-            },
-        }
+    fn start(&self, setup: Setup) -> Running {
+        let listener = http::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let (admin, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let task = tokio::spawn(self.run(setup, listener, stop.clone()));
+        Running { admin, stop, task }
     }
 
     /// A worker with the usual settings, subscribed and ready.
-    pub(crate) async fn worker(&self) -> Running {
-        let running = Running::start(self.config());
+    async fn worker(&self) -> Running {
+        let running = self.start(Setup::default());
         running.ready().await;
         running
     }
 
-    pub(crate) async fn publish(&self, envelope: &Envelope) {
-        let deadlines = PublishDeadlines::within(PATIENCE);
-        self.publisher
-            .publish(Outgoing::event(envelope), deadlines)
+    async fn publish(&self, envelope: &Envelope) {
+        self.queue()
+            .accept(envelope, Deadlines::within(PATIENCE))
             .await
             .unwrap();
     }
 
-    pub(crate) async fn publish_all(&self, bodies: impl IntoIterator<Item = Bytes>) {
-        let deadlines = PublishDeadlines {
+    async fn publish_all(&self, bodies: impl IntoIterator<Item = Bytes>) {
+        let deadlines = Deadlines {
             slot_wait_max: PATIENCE,
-            ..PublishDeadlines::within(PATIENCE)
+            ..Deadlines::within(PATIENCE)
         };
-        let envelopes = bodies.into_iter().map(|body| Envelope {
-            received_at_ms: Some(now_ms()),
-            ..Envelope::bare(body)
-        });
-        let all = envelopes.map(|envelope| self.publisher.publish(Outgoing::event(&envelope), deadlines));
-        for published in futures_util::future::join_all(all).await {
-            published.unwrap();
+        let queue = self.queue();
+        let envelopes: Vec<_> = bodies
+            .into_iter()
+            .map(|body| Envelope {
+                received_at_ms: Some(now_ms()),
+                ..Envelope::bare(body)
+            })
+            .collect();
+        let all = envelopes.iter().map(|envelope| queue.accept(envelope, deadlines));
+        for stored in join_all(all).await {
+            stored.unwrap();
         }
     }
 
-    pub(crate) async fn queue(&self, name: &str) -> Result<QueueState, String> {
-        self.broker
-            .queue(&self.vhost, name)
-            .await
-            .map_err(|error| error.to_string())
-    }
-
     /// Waits until nothing of the work is waiting, unacked, or put off.
-    pub(crate) async fn drained(&self) {
-        let drained = wait_for("all queues of the work to be empty", PATIENCE, async || {
-            let queues = self
-                .broker
-                .queues(&self.vhost)
-                .await
-                .map_err(|error| error.to_string())?;
-            let work = [topology::EVENTS, topology::RETRY_1M, topology::RETRY_10M];
-            let left = queues
-                .into_iter()
-                .find(|q| work.contains(&q.name.as_str()) && q.ready + q.unacked > 0);
-            left.map_or(Ok(()), |queue| Err(format!("{queue:?}")))
+    async fn drained(&self) {
+        let drained = wait_for("the work to be done", PATIENCE, async || {
+            self.undone().await?.map_or(Ok(()), Err)
         });
         drained.await.unwrap();
     }
 
     /// Waits for so many dead letters and gives them.
-    pub(crate) async fn dead(&self, count: usize) -> Vec<DeadLetter> {
+    async fn dead(&self, count: usize) -> Vec<Letter> {
         self.dead_when(|letters| letters == count).await
     }
 
-    pub(crate) async fn dead_at_least(&self, count: usize) -> Vec<DeadLetter> {
-        self.dead_when(|letters| letters >= count).await
-    }
-
-    async fn dead_when(&self, enough: impl Fn(usize) -> bool) -> Vec<DeadLetter> {
-        let urls = self.urls();
+    async fn dead_when(&self, enough: impl Fn(usize) -> bool) -> Vec<Letter> {
         let found = wait_for("the dead letters", PATIENCE, async || {
-            let mut letters = Vec::new();
-            let visit = |letter| {
-                letters.push(letter);
-                ControlFlow::Continue(())
-            };
-            dead_letter::list(&urls, "test", 500, visit)
-                .await
-                .map_err(|error| error.to_string())?;
+            let letters = self.letters().await?;
             if enough(letters.len()) {
                 Ok(letters)
             } else {
@@ -182,41 +122,78 @@ impl Bench {
         found.await.unwrap()
     }
 
-    /// Takes commands until `enough` says so.
-    pub(crate) async fn commands(&self, enough: impl Fn(&[Received]) -> bool) -> Vec<Received> {
-        let config = ConsumerConfig {
-            queue: topology::COMMANDS.to_owned(),
-            topology: short_tiers(),
-            ..ConsumerConfig::new(self.urls(), "test")
-        };
-        let mut consumer = Consumer::start(config, CancellationToken::new());
-        let mut received = Vec::new();
-        let collect = async {
-            while !enough(&received) {
-                let batch = consumer.next_batch(64).await.unwrap();
-                let last = batch.deliveries.last().unwrap().tag;
-                received.extend(batch.deliveries.into_iter().map(|delivery| Received {
-                    message_id: delivery.envelope.message_id,
-                    body: serde_json::from_slice(&delivery.envelope.body).unwrap(),
-                }));
-                consumer.ack_through(batch.incarnation, last).await;
+    /// Waits until no command is owed.
+    async fn nothing_owed(&self) {
+        let ledger = self.ledger();
+        let settled = wait_for("an empty outbox", PATIENCE, async || {
+            match ledger.backlog().await {
+                Ok(backlog) if backlog.commands == 0 => Ok(()),
+                other => Err(format!("{other:?}")),
             }
-        };
-        let in_time = tokio::time::timeout(PATIENCE, collect).await.is_ok();
-        assert!(in_time, "only {} commands came", received.len());
-        consumer.close().await;
-        received
+        });
+        settled.await.unwrap();
+    }
+}
+
+/// Runs each of these tests in every form.
+macro_rules! in_every_form {
+    ($($test:ident),+ $(,)?) => {
+        mod scaled {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::servers::Bench::start().await).await;
+            })+
+        }
+    };
+}
+pub(crate) use in_every_form;
+
+/// What a test may want otherwise than usual.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) work: WorkSettings,
+    pub(crate) keys: KeysInForce,
+    pub(crate) token: Option<Secret>,
+}
+
+/// A worker in this process.
+pub(crate) struct Running {
+    pub(crate) admin: SocketAddr,
+    pub(crate) stop: CancellationToken,
+    pub(crate) task: JoinHandle<Result<(), RunError>>,
+}
+
+/// A command as a partner's service sees it.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) message_id: String,
+    pub(crate) body: Value,
+}
+
+/// A dead letter as an operator sees it.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) envelope: Envelope,
+    pub(crate) reason: String,
+    pub(crate) stage: Option<String>,
+    pub(crate) detail: Option<String>,
+    pub(crate) dead_at_ms: Option<i64>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            work: WorkSettings {
+                sweep_interval: Duration::from_millis(100),
+                ..WorkSettings::default()
+            },
+            keys: watch::channel(None).1,
+            token: Some(Secret::new(TOKEN)),
+        }
     }
 }
 
 impl Running {
-    pub(crate) fn start(config: WorkerConfig) -> Self {
-        let listener = http::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let (admin, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let task = tokio::spawn(porchlight_worker::run(config, listener, stop.clone()));
-        Self { admin, stop, task }
-    }
-
     pub(crate) async fn ready(&self) {
         self.readiness(200).await;
     }
@@ -295,14 +272,6 @@ impl Running {
     pub(crate) async fn stop(self) -> Result<(), RunError> {
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap()
-    }
-}
-
-/// The tiers of the retry queues, in a time that a test can wait for.
-pub(crate) fn short_tiers() -> TopologyConfig {
-    TopologyConfig {
-        retry_1m_ttl: Duration::from_millis(150),
-        retry_10m_ttl: Duration::from_millis(200),
     }
 }
 

@@ -11,4 +11,5 @@ mod copies;
 mod harness;
 mod outage;
 mod outcomes;
+mod servers;
 mod stop;

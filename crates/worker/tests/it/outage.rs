@@ -7,7 +7,8 @@ use porchlight_testbed::redis::Fsync;
 use porchlight_testbed::{Redis, wait_for};
 use porchlight_worker::WorkSettings;
 
-use crate::harness::{Bench, PATIENCE, Running, body, now_ms};
+use crate::harness::{Form, PATIENCE, Running, Setup, body, now_ms};
+use crate::servers::Bench;
 
 const EVENTS: usize = 300;
 const SETTLED: &str = "porchlight_worker_events_total";
@@ -24,7 +25,7 @@ async fn held_and_then_settled(bench: &Bench, worker: &Running, repair: impl Asy
     publish(bench, EVENTS).await;
     worker.readiness(503).await;
     worker.wait_sum("porchlight_worker_held_tries_total", 3.0).await;
-    assert_eq!(bench.queue(topology::DEAD).await.unwrap().ready, 0);
+    assert_eq!(bench.queue_of(topology::DEAD).await.unwrap().ready, 0);
     repair().await;
     worker.wait_sum(SETTLED, EVENTS as f64).await;
     worker.ready().await;
@@ -34,7 +35,7 @@ async fn held_and_then_settled(bench: &Bench, worker: &Running, repair: impl Asy
         0.0,
         "a delivery went back to the queue"
     );
-    assert_eq!(bench.queue(topology::DEAD).await.unwrap().ready, 0);
+    assert_eq!(bench.queue_of(topology::DEAD).await.unwrap().ready, 0);
 }
 
 #[tokio::test]
@@ -70,18 +71,18 @@ async fn a_full_ledger_is_waited_for() {
 #[tokio::test]
 async fn after_holding_in_vain_everything_goes_back_once_and_the_queue_is_left_alone() {
     let bench = Bench::start().await;
-    let mut config = bench.config();
-    config.work = WorkSettings {
+    let mut setup = Setup::default();
+    setup.work = WorkSettings {
         hold_max: Duration::from_secs(1),
-        ..config.work
+        ..setup.work
     };
-    let worker = Running::start(config);
+    let worker = bench.start(setup);
     worker.ready().await;
     bench.redis.kill();
     publish(&bench, EVENTS).await;
     worker.wait_sum("porchlight_worker_given_back_total", 1.0).await;
     let back = wait_for("everything to be back in the queue", PATIENCE, async || {
-        let queue = bench.queue(topology::EVENTS).await?;
+        let queue = bench.queue_of(topology::EVENTS).await?;
         if (queue.ready, queue.consumers) == (EVENTS as u64, 0) {
             Ok(())
         } else {
@@ -97,7 +98,7 @@ async fn after_holding_in_vain_everything_goes_back_once_and_the_queue_is_left_a
         (1.0..=8.0).contains(&redelivered),
         "{redelivered} were in hand; the first prefetch is 8"
     );
-    assert_eq!(bench.queue(topology::DEAD).await.unwrap().ready, 0);
+    assert_eq!(bench.queue_of(topology::DEAD).await.unwrap().ready, 0);
     worker.stop().await.unwrap();
 }
 
@@ -105,9 +106,9 @@ async fn after_holding_in_vain_everything_goes_back_once_and_the_queue_is_left_a
 async fn a_worker_that_starts_before_the_ledger_takes_nothing_until_it_is_there() {
     let bench = Bench::with(Redis::prepare(Fsync::EverySecond, None).unwrap()).await;
     publish(&bench, 10).await;
-    let worker = Running::start(bench.config());
+    let worker = bench.start(Setup::default());
     worker.readiness(503).await;
-    assert_eq!(bench.queue(topology::EVENTS).await.unwrap().ready, 10);
+    assert_eq!(bench.queue_of(topology::EVENTS).await.unwrap().ready, 10);
     bench.redis.start_again().await.unwrap();
     worker.wait_sum(SETTLED, 10.0).await;
     worker.stop().await.unwrap();
@@ -178,16 +179,16 @@ async fn what_is_held_when_its_connection_ends_is_let_go_at_once() {
 async fn the_full_prefetch_comes_when_the_ramp_is_over_and_not_before() {
     for (ramp, wanted) in [(Duration::from_secs(600), 8), (Duration::ZERO, EVENTS as u64)] {
         let bench = Bench::start().await;
-        let mut config = bench.config();
-        config.work.prefetch_ramp = ramp;
-        let worker = Running::start(config);
+        let mut setup = Setup::default();
+        setup.work.prefetch_ramp = ramp;
+        let worker = bench.start(setup);
         worker.ready().await;
         bench.redis.pause();
         publish(&bench, EVENTS).await;
         worker.wait_sum("porchlight_worker_held_tries_total", 1.0).await;
         // Far less than the ramp that is the default.
         let taken = wait_for("the prefetch", Duration::from_secs(10), async || {
-            match bench.queue(topology::EVENTS).await?.unacked {
+            match bench.queue_of(topology::EVENTS).await?.unacked {
                 unacked if unacked == wanted => Ok(()),
                 other => Err(format!("{other} of {wanted} are unacked")),
             }

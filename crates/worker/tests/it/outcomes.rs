@@ -3,18 +3,25 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use porchlight_broker::{Consumer, ConsumerConfig, topology};
+use porchlight_broker::topology;
 use porchlight_event::Envelope;
 use porchlight_event::sample::SAMPLES;
 use porchlight_testbed::redis::Reply;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Bench, Running, body, keys, now_ms, short_tiers};
+use crate::harness::{Form, Setup, body, in_every_form, keys, now_ms};
+use crate::servers::Bench;
 
-#[tokio::test]
-async fn every_outcome_is_settled_and_counted() {
-    let bench = Bench::start().await;
+in_every_form!(
+    every_outcome_is_settled_and_counted,
+    every_documented_sample_is_settled_without_a_dead_letter,
+    poison_goes_to_the_dead_letters_whole_with_reason_stage_and_detail,
+    an_event_from_the_far_future_is_put_off_five_times_and_then_dead,
+    an_event_a_little_too_far_ahead_is_applied_when_its_time_has_come,
+    a_worker_with_keys_buries_what_they_did_not_sign,
+);
+
+async fn every_outcome_is_settled_and_counted(bench: impl Form) {
     let worker = bench.worker().await;
     let first = now_ms() - 1000;
     for (kind, at) in [
@@ -46,9 +53,7 @@ async fn every_outcome_is_settled_and_counted() {
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn every_documented_sample_is_settled_without_a_dead_letter() {
-    let bench = Bench::start().await;
+async fn every_documented_sample_is_settled_without_a_dead_letter(bench: impl Form) {
     let worker = bench.worker().await;
     bench
         .publish_all(SAMPLES.map(|(_, body)| Bytes::from_static(body.as_bytes())))
@@ -57,13 +62,11 @@ async fn every_documented_sample_is_settled_without_a_dead_letter() {
     worker
         .wait_sum("porchlight_worker_events_total", SAMPLES.len() as f64)
         .await;
-    assert_eq!(bench.queue(topology::DEAD).await.unwrap().ready, 0);
+    assert_eq!(bench.letters().await.unwrap().len(), 0);
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn poison_goes_to_the_dead_letters_whole_with_reason_stage_and_detail() {
-    let bench = Bench::start().await;
+async fn poison_goes_to_the_dead_letters_whole_with_reason_stage_and_detail(bench: impl Form) {
     let worker = bench.worker().await;
     let poison = [
         &b"\xff\x00 no json"[..],
@@ -96,9 +99,7 @@ async fn poison_goes_to_the_dead_letters_whole_with_reason_stage_and_detail() {
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn an_event_from_the_far_future_is_put_off_five_times_and_then_dead() {
-    let bench = Bench::start().await;
+async fn an_event_from_the_far_future_is_put_off_five_times_and_then_dead(bench: impl Form) {
     let worker = bench.worker().await;
     let far = body("device_offline", "d", now_ms() + 3_600_000);
     bench.publish_all([far.clone()]).await;
@@ -119,9 +120,7 @@ async fn an_event_from_the_far_future_is_put_off_five_times_and_then_dead() {
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn an_event_a_little_too_far_ahead_is_applied_when_its_time_has_come() {
-    let bench = Bench::start().await;
+async fn an_event_a_little_too_far_ahead_is_applied_when_its_time_has_come(bench: impl Form) {
     let worker = bench.worker().await;
     bench
         .publish_all([body("device_offline", "d", now_ms() + 300_400)])
@@ -143,13 +142,11 @@ async fn an_event_a_little_too_far_ahead_is_applied_when_its_time_has_come() {
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_worker_with_keys_buries_what_they_did_not_sign() {
-    let bench = Bench::start().await;
+async fn a_worker_with_keys_buries_what_they_did_not_sign(bench: impl Form) {
     let own = keys("main=secret");
-    let mut config = bench.config();
-    config.keys = watch::channel(Some(Arc::new(own.clone()))).1;
-    let worker = Running::start(config);
+    let mut setup = Setup::default();
+    setup.keys = watch::channel(Some(Arc::new(own.clone()))).1;
+    let worker = bench.start(setup);
     let body = body("device_online", "d", now_ms());
     let signed = |signature| Envelope {
         signature,
@@ -184,11 +181,7 @@ async fn deliveries_that_were_returned_often_are_applied_too() {
         .publish_all((0..20).map(|n| body("device_online", &format!("d{n}"), at)))
         .await;
     for _ in 0..4 {
-        let config = ConsumerConfig {
-            topology: short_tiers(),
-            ..ConsumerConfig::new(bench.urls(), "test")
-        };
-        let mut consumer = Consumer::start(config, CancellationToken::new());
+        let mut consumer = bench.consumer(topology::EVENTS);
         assert!(consumer.next_batch(8).await.is_some());
         consumer.close().await;
     }
