@@ -108,6 +108,7 @@ impl Form for Bench {
             redis: Secret::new(self.redis_url.clone()),
             admin_token: setup.token,
             keys: setup.keys,
+            callback: None,
             work: setup.work,
         };
         Box::pin(porchlight_worker::run(config, listener, stop))
