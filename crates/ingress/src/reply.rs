@@ -3,26 +3,19 @@
 //! Two texts leave here, one for the client and one for the log. Neither ever holds a body, a key or a signature.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
 use porchlight_event::Refusal;
 use porchlight_queue::QueueError;
+use porchlight_service::LogGate;
 use porchlight_service::http::{self, Answer};
-use tokio::time::Instant;
 
 use crate::body::BodyError;
 use crate::metrics::IngressMetrics;
 use crate::receive::{Accepted, ReceiveError};
 use crate::storage::StoreFailure;
-
-/// Lines of one cause that are logged within [`LOG_WINDOW`]; a flood would otherwise fill the disk, and the metrics
-/// count every one.
-const LOG_LINES_MAX: u32 = 5;
-const LOG_WINDOW: Duration = Duration::from_secs(1);
 
 /// What a cause of refusal or failure means outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,16 +42,7 @@ enum Ends {
 /// Answers requests; shared by all connections.
 #[derive(Debug, Default)]
 pub(crate) struct Replier {
-    gates: Mutex<Vec<Gate>>,
-}
-
-/// What was logged of one cause within the current window.
-#[derive(Debug)]
-struct Gate {
-    code: &'static str,
-    began: Instant,
-    lines: u32,
-    suppressed: u64,
+    log_gate: LogGate,
 }
 
 /// What the server must know about an answer.
@@ -202,7 +186,7 @@ impl Replier {
     fn note(&self, cause: Cause, error: &dyn std::error::Error, peer: SocketAddr, metrics: &IngressMetrics) {
         let status = cause.status.as_u16();
         metrics.count_request(status, cause.code);
-        if let Some(suppressed) = self.admit(cause.code, Instant::now()) {
+        if let Some(suppressed) = self.log_gate.admit(cause.code) {
             let code = cause.code;
             if cause.status.is_server_error() {
                 tracing::error!(status, cause = code, %peer, suppressed, "event not taken: {error}");
@@ -210,33 +194,6 @@ impl Replier {
                 tracing::warn!(status, cause = code, %peer, suppressed, "request refused: {error}");
             }
         }
-    }
-
-    /// Whether a line of this cause may be logged, and how many were not since the last.
-    fn admit(&self, code: &'static str, now: Instant) -> Option<u64> {
-        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = gates
-            .iter()
-            .position(|gate| gate.code == code)
-            .unwrap_or_else(|| {
-                gates.push(Gate {
-                    code,
-                    began: now,
-                    lines: 0,
-                    suppressed: 0,
-                });
-                gates.len() - 1
-            });
-        let gate = &mut gates[index];
-        if now.duration_since(gate.began) >= LOG_WINDOW {
-            (gate.began, gate.lines) = (now, 0);
-        }
-        if gate.lines == LOG_LINES_MAX {
-            gate.suppressed += 1;
-            return None;
-        }
-        gate.lines += 1;
-        Some(std::mem::take(&mut gate.suppressed))
     }
 }
 
@@ -310,16 +267,5 @@ mod tests {
         assert!(!reply(ReceiveError::WrongPath, false).lingers);
         assert!(!reply(ReceiveError::NoMatch, true).lingers);
         assert!(reply(ReceiveError::DeclaredTooLarge, true).answer.headers()[CONNECTION] == "close");
-    }
-
-    #[test]
-    fn a_flood_of_one_cause_is_logged_in_part_and_the_rest_counted() {
-        let replier = Replier::default();
-        let now = Instant::now();
-        let logged = (0..100).filter(|_| replier.admit("a", now).is_some()).count();
-        assert_eq!(logged, 5);
-        assert_eq!(replier.admit("b", now), Some(0));
-        assert_eq!(replier.admit("a", now + LOG_WINDOW), Some(95));
-        assert_eq!(replier.admit("a", now + LOG_WINDOW), Some(0));
     }
 }
