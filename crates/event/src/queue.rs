@@ -1,4 +1,4 @@
-//! The nouns of a queue: what it hands out, what became of an ack, why something is dead, and how the queue stands.
+//! The nouns of a queue: what it hands out, what became of an ack, dead letters, and how the queue stands.
 //!
 //! Pure values that every queue shares; how one keeps them is its own crate's.
 
@@ -78,10 +78,79 @@ pub struct DeathNote<'a> {
     pub at_ms: i64,
 }
 
+/// What a dead letter was before it died; decides where a replay brings it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// An event; goes back to the events.
+    Event,
+    /// A command that died in a queue of commands; goes back to that queue under its own key.
+    Command,
+    /// A command that no receiver took in time; is owed again, if nothing newer has overtaken it.
+    Callback,
+}
+
+/// One entry of the queue's own record of deaths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// The queue it died in.
+    pub queue: String,
+    /// The queue's word: `delivery_limit`, `expired`, `rejected`, `maxlen`.
+    pub reason: String,
+    /// How often it died there for that reason.
+    pub count: u64,
+    /// When it did so first, in milliseconds since the epoch.
+    pub at_ms: Option<i64>,
+}
+
+/// One dead letter.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// What it carries.
+    pub envelope: Envelope,
+    /// What it was.
+    pub origin: Origin,
+    /// The key it was published under; empty for events.
+    pub routing_key: String,
+    /// Why it died: the code of whoever gave up, or else the queue's word, or else `unknown`.
+    pub reason: String,
+    /// Which step gave up, where it said so.
+    pub stage: Option<String>,
+    /// A sentence for a person, where one was left.
+    pub detail: Option<String>,
+    /// When, in milliseconds since the epoch.
+    pub dead_at_ms: Option<i64>,
+    /// The queue's record, newest first.
+    pub deaths: Vec<Death>,
+    /// How often the queue has taken it back.
+    pub delivery_count: u64,
+    /// Everything that is known beside the body, as named texts, without the signature.
+    pub headers: Vec<(String, String)>,
+}
+
 impl QueueState {
     /// Whether work can be done now.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self, Self::Ready)
+    }
+}
+
+impl Origin {
+    /// The word for it, in letters that are kept and for operators.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Command => "command",
+            Self::Callback => "callback",
+        }
+    }
+
+    /// The origin behind a word of [`Origin::as_str`].
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Event, Self::Command, Self::Callback]
+            .into_iter()
+            .find(|origin| origin.as_str() == word)
     }
 }

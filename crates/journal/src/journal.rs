@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use porchlight_event::queue::QueueState;
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{JournalConfig, Role};
@@ -88,7 +88,14 @@ impl Journal {
                 schema::create(&mut connection).map_err(explain)?;
             }
             schema::check(&connection, &opener)?;
-            ended_cleanly = schema::begin_life(&mut connection).map_err(explain)?;
+            ended_cleanly =
+                schema::begin_life(&mut connection, config.bytes_max).map_err(|error| match error {
+                    WorkError::Sql(error) => opener.explain(error),
+                    WorkError::Unreadable(what) => OpenError::Damaged {
+                        path: opener.path.clone(),
+                        detail: what.to_owned(),
+                    },
+                })?;
         }
         let window = config.window.max(1);
         // One more than the window, for the order to close.
@@ -97,6 +104,7 @@ impl Journal {
         let states = Arc::new(States {
             accepting: watch::Sender::new(QueueState::Ready),
             working: watch::Sender::new(QueueState::Ready),
+            arrivals: Notify::new(),
         });
         let counters = Arc::new(Counters::default());
         let reader_questions = Arc::new(Mutex::new(reader_questions));
@@ -192,6 +200,16 @@ impl Journal {
         let stopped = state.wait_for(|state| *state == QueueState::Stopped);
         // Neither a late nor a lost writer changes what is stored.
         let _ = timeout(drain_max, stopped).await;
+    }
+
+    /// Tells the source that there may be something to take.
+    pub(crate) fn wake_source(&self) {
+        self.inner.states.arrivals.notify_one();
+    }
+
+    /// Returns when something may have been put in since it last returned.
+    pub(crate) async fn arrival(&self) {
+        self.inner.states.arrivals.notified().await;
     }
 
     /// Runs `work` in the writer's next transaction and answers when that is on the disk. An error of its own undoes

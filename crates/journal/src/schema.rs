@@ -5,14 +5,16 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::config::Role;
-use crate::error::OpenError;
+use crate::error::{OpenError, WorkError};
 use crate::file::Opener;
+use crate::queue;
 
 /// The newest schema; `PRAGMA user_version` of the file.
 const VERSION: i64 = 1;
 /// `PRAGMA application_id`, "PrLt": tells a journal from every other SQLite file.
 const APPLICATION: i64 = 0x5072_4c74;
-/// Facts about the journal itself: `clean_end` is 1 while nobody has it open that could crash.
+/// Facts about the journal itself: `clean_end` is 1 while nobody has it open that could crash; `bytes_max` is the limit of
+/// the daemon that opened it last, for whoever looks from outside.
 const OWN_TABLES: &str = "
     CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     INSERT INTO facts VALUES ('clean_end', 1), ('taken_through', 0);
@@ -65,14 +67,19 @@ pub(crate) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Notes that from here on an end may be a crash. Whether the end before was clean.
-pub(crate) fn begin_life(connection: &mut Connection) -> rusqlite::Result<bool> {
+/// Charges what a crash had in hand, and notes that from here on an end may be a crash. Whether the end before was clean.
+pub(crate) fn begin_life(connection: &mut Connection, bytes_max: u64) -> Result<bool, WorkError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let clean: i64 =
         transaction.query_row("SELECT value FROM facts WHERE name = 'clean_end'", [], |row| {
             row.get(0)
         })?;
+    if clean == 0 {
+        queue::charge_taken(&transaction, queue::now_ms())?;
+    }
     transaction.execute("UPDATE facts SET value = 0 WHERE name = 'clean_end'", [])?;
+    let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
+    transaction.execute("REPLACE INTO facts VALUES ('bytes_max', ?1)", [bytes_max])?;
     transaction.commit()?;
     Ok(clean == 1)
 }

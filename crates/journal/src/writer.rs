@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use porchlight_event::queue::QueueState;
 use rusqlite::Connection;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::Role;
 use crate::error::{JournalError, spoils_connection};
@@ -63,6 +63,8 @@ pub(crate) struct States {
     pub(crate) accepting: watch::Sender<QueueState>,
     /// Blocked only while writing fails.
     pub(crate) working: watch::Sender<QueueState>,
+    /// Something was put in.
+    pub(crate) arrivals: Notify,
 }
 
 /// The writing thread.
@@ -189,6 +191,9 @@ impl Writer {
         if let Some(error) = &overall {
             self.counters.failed_commits.fetch_add(1, Ordering::Relaxed);
             self.fall_into(error.clone());
+        }
+        if overall.is_none() && group.iter().any(|piece| piece.grows()) {
+            self.states.arrivals.notify_one();
         }
         for piece in group {
             piece.answer(overall.clone());

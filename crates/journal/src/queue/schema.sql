@@ -37,13 +37,13 @@ CREATE TABLE retries (
     attempt          INTEGER NOT NULL,
     replay           INTEGER NOT NULL,
     replayed_at_ms   INTEGER,
-    stored_at_ms     INTEGER NOT NULL,
-    tier             TEXT    NOT NULL
+    stored_at_ms     INTEGER NOT NULL
 ) STRICT;
 
 CREATE INDEX retries_due ON retries (due_at_ms, seq);
 
--- Dead letters, oldest first. Origin: 'event', or 'callback' for a command that no receiver took.
+-- Dead letters, oldest first. Origin: 'event', 'callback' for a command that no receiver took, or 'command' for one that
+-- was brought here from elsewhere.
 CREATE TABLE dead (
     seq              INTEGER PRIMARY KEY AUTOINCREMENT,
     origin           TEXT    NOT NULL,
