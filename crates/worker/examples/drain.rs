@@ -102,7 +102,6 @@ async fn main() {
     let (count, devices) = (number(50_000), number(2000));
     let work = WorkSettings {
         prefetch: u16::try_from(number(512)).unwrap(),
-        prefetch_ramp: Duration::ZERO,
         batch_size: number(64),
         batches_max: number(4),
         ..WorkSettings::default()
@@ -120,6 +119,7 @@ async fn main() {
             redis: Secret::new(redis.url()),
             admin_token: None,
             keys: watch::channel(None).1,
+            prefetch_ramp: Duration::ZERO,
             work,
             callback: None,
         };

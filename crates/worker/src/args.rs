@@ -84,6 +84,16 @@ pub(crate) struct ServerArgs {
         default_value = "redis://127.0.0.1:6379"
     )]
     pub(crate) redis_url: String,
+    /// How long a connection must have been good before the full prefetch; a crash charges each event in hand with a
+    /// delivery, so until then only 8 are [0s to 10m]
+    #[arg(
+        long,
+        env = "PORCHLIGHT_PREFETCH_RAMP",
+        hide_env_values = true,
+        value_name = "TIME",
+        default_value = "30s"
+    )]
+    pub(crate) prefetch_ramp: String,
 }
 
 /// Verifying once more.

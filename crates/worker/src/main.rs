@@ -57,6 +57,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
             redis: settings.redis,
             admin_token: settings.admin_token,
             keys,
+            prefetch_ramp: settings.prefetch_ramp,
             work: settings.work,
             callback: settings.callback,
         };

@@ -3,6 +3,7 @@
 //! Nothing else in this crate knows which queue and which ledger there are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use porchlight_broker::{BrokerUrls, Consumer, ConsumerConfig, Publisher, PublisherConfig, TopologyConfig};
 use porchlight_ledger::Ledger;
@@ -34,6 +35,8 @@ pub struct WorkerConfig {
     pub admin_token: Option<Secret>,
     /// Keys to verify each event with once more, if any.
     pub keys: KeysInForce,
+    /// How long a connection to the broker must have been good before the full prefetch.
+    pub prefetch_ramp: Duration,
     /// Bounds and spans.
     pub work: WorkSettings,
     /// Calls to partners' services in place of the broker's exchange.
@@ -105,7 +108,7 @@ fn consumer_config(config: &WorkerConfig) -> ConsumerConfig {
     ConsumerConfig {
         topology: config.topology.clone(),
         prefetch_full: config.work.prefetch,
-        healthy_after: config.work.prefetch_ramp,
+        healthy_after: config.prefetch_ramp,
         // The work loop resumes it when the ledger has answered.
         begin_paused: true,
         ..ConsumerConfig::new(config.amqp.clone(), CONSUMER_ROLE)

@@ -32,6 +32,8 @@ pub struct Settings {
     pub redis: Secret,
     /// Keys to verify each event with once more.
     pub keys: KeySource,
+    /// How long a connection to the broker must have been good before the full prefetch.
+    pub prefetch_ramp: Duration,
     /// The work itself.
     pub work: WorkSettings,
     /// Callbacks in place of the broker's exchange.
@@ -45,8 +47,6 @@ pub struct WorkSettings {
     pub settle: Duration,
     /// Events taken from the queue in advance.
     pub prefetch: u16,
-    /// How long the queue must have been good before the full prefetch.
-    pub prefetch_ramp: Duration,
     /// Events applied in one round trip.
     pub batch_size: usize,
     /// Round trips at once.
@@ -66,7 +66,6 @@ impl Default for WorkSettings {
         Self {
             settle: Duration::ZERO,
             prefetch: 512,
-            prefetch_ramp: Duration::from_secs(30),
             batch_size: 64,
             batches_max: 4,
             hold_max: Duration::from_secs(60),
@@ -92,6 +91,11 @@ impl Settings {
         let redis = checker.parsed("PORCHLIGHT_REDIS_URL", &args.servers.redis_url, redis_url);
         let file = checker.optional_path(args.keys.signing_keys_file.as_deref());
         let keys = KeySource::check(&mut checker, args.keys.signing_keys.as_deref(), file);
+        let prefetch_ramp = checker.duration(
+            "PORCHLIGHT_PREFETCH_RAMP",
+            &args.servers.prefetch_ramp,
+            Duration::ZERO..=Duration::from_secs(600),
+        );
         let work = WorkSettings::check(&mut checker, &args.work);
         let callback = CallbackSettings::check(&mut checker, &args.callback);
         // Where one of the two is missing its problem was noted, so `finish` fails first.
@@ -105,6 +109,7 @@ impl Settings {
             amqp,
             redis,
             keys,
+            prefetch_ramp,
             work,
             callback,
         })
@@ -120,11 +125,6 @@ impl WorkSettings {
         Self {
             settle: checker.duration("PORCHLIGHT_SETTLE", &args.settle, Duration::ZERO..=3600 * second),
             prefetch: u16::try_from(prefetch).unwrap_or(u16::MAX),
-            prefetch_ramp: checker.duration(
-                "PORCHLIGHT_PREFETCH_RAMP",
-                &args.prefetch_ramp,
-                Duration::ZERO..=600 * second,
-            ),
             batch_size: checker.count("PORCHLIGHT_BATCH_SIZE", &args.batch_size, 1..=512),
             batches_max: checker.count("PORCHLIGHT_BATCHES_MAX", &args.batches_max, 1..=16),
             hold_max: checker.duration("PORCHLIGHT_HOLD_MAX", &args.hold_max, second..=600 * second),
@@ -201,11 +201,45 @@ mod tests {
             "--signing-keys=hush",
             "--prefetch=7",
             "--settle=2h",
+            "--callback-url=https://u:hush@h/?hush",
+            "--callback-secret=hush",
+            "--callback-give-up=1s",
         ]);
         let shown = problems.unwrap_err().to_string();
         assert!(
-            shown.contains("6 settings are wrong") && !shown.contains("hush"),
+            shown.contains("9 settings are wrong") && !shown.contains("hush"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn callbacks_need_both_url_and_secret() {
+        let secret = "--callback-secret=whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        for (flags, wanted) in [
+            (
+                vec!["--callback-url=http://h/"],
+                "PORCHLIGHT_CALLBACK_SECRET (--callback-secret): is needed where PORCHLIGHT_CALLBACK_URL is given",
+            ),
+            (
+                vec![secret],
+                "PORCHLIGHT_CALLBACK_URL (--callback-url): is missing, and PORCHLIGHT_CALLBACK_SECRET is given",
+            ),
+            (
+                vec!["--callback-url=http://h/", secret, "--callback-ca-file=/nowhere"],
+                "PORCHLIGHT_CALLBACK_CA_FILE (--callback-ca-file): is given, and no receiver is https",
+            ),
+            (
+                vec!["--callback-url=https://h/", secret, "--callback-ca-file=/nowhere"],
+                "cannot read the certificates in /nowhere",
+            ),
+        ] {
+            let shown = check(&flags).unwrap_err().to_string();
+            assert!(shown.contains(wanted), "{shown}");
+        }
+        let settings = check(&["--callback-url=a=http://h/,http://i/", secret]).unwrap();
+        let callback = settings.callback.unwrap();
+        let default = CallbackSettings::new(callback.receivers.clone(), callback.secrets.clone());
+        assert_eq!(format!("{callback:?}"), format!("{default:?}"));
+        assert!(check(&["--callback-url="]).unwrap().callback.is_none());
     }
 }

@@ -25,16 +25,6 @@ pub struct WorkArgs {
         default_value = "512"
     )]
     pub(crate) prefetch: String,
-    /// How long the queue must have been good before the full prefetch; a crash charges each event in hand with a
-    /// delivery, so until then only 8 are [0s to 10m]
-    #[arg(
-        long,
-        env = "PORCHLIGHT_PREFETCH_RAMP",
-        hide_env_values = true,
-        value_name = "TIME",
-        default_value = "30s"
-    )]
-    pub(crate) prefetch_ramp: String,
     /// Events applied in one round trip to the ledger [1 to 512]
     #[arg(
         long,

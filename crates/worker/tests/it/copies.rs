@@ -76,9 +76,9 @@ async fn after_holding_poison_in_vain_nothing_is_lost() {
     let bench = Bench::start().await;
     shut_the_dead_letters(&bench).await;
     let mut setup = Setup::default();
+    setup.prefetch_ramp = Duration::ZERO;
     setup.work = WorkSettings {
         hold_max: Duration::from_secs(1),
-        prefetch_ramp: Duration::ZERO,
         batch_size: 4,
         ..setup.work
     };

@@ -16,7 +16,7 @@ use porchlight_service::{Secret, http};
 use porchlight_testbed::http::{Response, request};
 use porchlight_testbed::wait_for;
 use porchlight_worker::keys::KeysInForce;
-use porchlight_worker::{RunError, WorkSettings};
+use porchlight_worker::{CallbackSettings, RunError, WorkSettings};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -152,8 +152,11 @@ pub(crate) use in_every_form;
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) work: WorkSettings,
+    /// A broker's alone.
+    pub(crate) prefetch_ramp: Duration,
     pub(crate) keys: KeysInForce,
     pub(crate) token: Option<Secret>,
+    pub(crate) callback: Option<CallbackSettings>,
 }
 
 /// A worker in this process.
@@ -187,8 +190,10 @@ impl Default for Setup {
                 sweep_interval: Duration::from_millis(100),
                 ..WorkSettings::default()
             },
+            prefetch_ramp: Duration::from_secs(30),
             keys: watch::channel(None).1,
             token: Some(Secret::new(TOKEN)),
+            callback: None,
         }
     }
 }

@@ -180,7 +180,7 @@ async fn the_full_prefetch_comes_when_the_ramp_is_over_and_not_before() {
     for (ramp, wanted) in [(Duration::from_secs(600), 8), (Duration::ZERO, EVENTS as u64)] {
         let bench = Bench::start().await;
         let mut setup = Setup::default();
-        setup.work.prefetch_ramp = ramp;
+        setup.prefetch_ramp = ramp;
         let worker = bench.start(setup);
         worker.ready().await;
         bench.redis.pause();

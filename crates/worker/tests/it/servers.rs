@@ -108,7 +108,8 @@ impl Form for Bench {
             redis: Secret::new(self.redis_url.clone()),
             admin_token: setup.token,
             keys: setup.keys,
-            callback: None,
+            prefetch_ramp: setup.prefetch_ramp,
+            callback: setup.callback,
             work: setup.work,
         };
         Box::pin(porchlight_worker::run(config, listener, stop))

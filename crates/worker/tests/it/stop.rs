@@ -16,7 +16,7 @@ in_every_form!(a_stop_under_load_leaves_nothing_unacked_and_loses_nothing);
 async fn a_stop_under_load_leaves_nothing_unacked_and_loses_nothing(bench: impl Form) {
     for (ramp, window) in [(Duration::from_secs(600), 8.0), (Duration::ZERO, 512.0)] {
         let mut setup = Setup::default();
-        setup.work.prefetch_ramp = ramp;
+        setup.prefetch_ramp = ramp;
         let count: u64 = 3000;
         let at = now_ms() - 60_000;
         let device = |n| format!("d{n}-{window}");
