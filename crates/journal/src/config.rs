@@ -21,6 +21,9 @@ pub struct JournalConfig {
     pub retry_1m: Duration,
     /// How long events wait that are put off for ten minutes; in production always ten minutes.
     pub retry_10m: Duration,
+    /// Crashes that an event survives while it is in hand; the next one makes it a dead letter. `None`: any number, for a
+    /// journal whose events nobody looks into, so that none of them can be what ends the process.
+    pub returns_max: Option<u32>,
     /// A stand-in for a full disk in tests: pages that the file may have. `None` in production.
     #[doc(hidden)]
     pub pages_max: Option<u32>,
@@ -46,6 +49,7 @@ impl JournalConfig {
             gather_max: Duration::from_millis(2),
             retry_1m: Duration::from_secs(60),
             retry_10m: Duration::from_secs(600),
+            returns_max: Some(20),
             pages_max: None,
         }
     }

@@ -89,7 +89,7 @@ impl Journal {
             }
             schema::check(&connection, &opener)?;
             ended_cleanly =
-                schema::begin_life(&mut connection, config.bytes_max).map_err(|error| match error {
+                schema::begin_life(&mut connection, &config).map_err(|error| match error {
                     WorkError::Sql(error) => opener.explain(error),
                     WorkError::Unreadable(what) => OpenError::Damaged {
                         path: opener.path.clone(),

@@ -4,7 +4,7 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use crate::config::Role;
+use crate::config::{JournalConfig, Role};
 use crate::error::{OpenError, WorkError};
 use crate::file::Opener;
 use crate::queue;
@@ -68,17 +68,20 @@ pub(crate) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// Charges what a crash had in hand, and notes that from here on an end may be a crash. Whether the end before was clean.
-pub(crate) fn begin_life(connection: &mut Connection, bytes_max: u64) -> Result<bool, WorkError> {
+pub(crate) fn begin_life(connection: &mut Connection, config: &JournalConfig) -> Result<bool, WorkError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let clean: i64 =
         transaction.query_row("SELECT value FROM facts WHERE name = 'clean_end'", [], |row| {
             row.get(0)
         })?;
     if clean == 0 {
-        queue::charge_taken(&transaction, queue::now_ms())?;
+        if let Some(returns_max) = config.returns_max {
+            queue::charge_taken(&transaction, returns_max, queue::now_ms())?;
+        }
+        queue::set_fact(&transaction, "taken_through", 0)?;
     }
     transaction.execute("UPDATE facts SET value = 0 WHERE name = 'clean_end'", [])?;
-    let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
+    let bytes_max = i64::try_from(config.bytes_max).unwrap_or(i64::MAX);
     transaction.execute("REPLACE INTO facts VALUES ('bytes_max', ?1)", [bytes_max])?;
     transaction.commit()?;
     Ok(clean == 1)

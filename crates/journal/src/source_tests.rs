@@ -353,6 +353,27 @@ async fn an_event_that_ends_the_process_again_and_again_becomes_a_dead_letter() 
 }
 
 #[tokio::test]
+async fn where_nobody_looks_into_events_a_crash_charges_nothing() {
+    let mut dir = tempfile::tempdir().unwrap();
+    for crashes in 0..30 {
+        let config = JournalConfig {
+            returns_max: None,
+            ..config(dir.path())
+        };
+        let journal = Journal::open(config, Role::Daemon).unwrap();
+        let queue = Queue::new(&journal);
+        if crashes == 0 {
+            fill(&queue, 0..2).await;
+        }
+        let mut source = source(&journal);
+        let batch = take(&mut source, 2).await;
+        assert_eq!(batch.deliveries[0].delivery_count, 0);
+        assert_eq!(depth(&queue).await.dead.count, 0);
+        dir = crashed(dir.path());
+    }
+}
+
+#[tokio::test]
 async fn what_is_put_off_comes_back_after_its_time_behind_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path()).await;
