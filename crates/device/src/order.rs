@@ -37,6 +37,19 @@ impl Order {
         head.iter().all(u8::is_ascii_digit).then_some(Self(text))
     }
 
+    /// The two numbers at its head, in the form in which they are compared, and what follows them. For a ledger that
+    /// keeps numbers shorter than digits.
+    pub fn parts(&self) -> (u64, u64, &str) {
+        let number = |digits: &str| digits.parse().unwrap_or_default();
+        let (head, tail) = self.0.split_at(HEAD_BYTES);
+        (number(&head[..20]), number(&head[20..]), tail)
+    }
+
+    /// Puts together again what [`Order::parts`] gave.
+    pub fn from_parts(first: u64, second: u64, tail: &str) -> Self {
+        Self(format!("{first:020}{second:020}{tail}"))
+    }
+
     /// The timestamp in milliseconds since the epoch.
     pub fn timestamp_ms(&self) -> i64 {
         self.0[..20]
@@ -101,7 +114,9 @@ mod tests {
     #[test]
     fn only_what_was_stored_reads_back() {
         let order = Order::new(-7, Some(3), "e\0\u{1f600}", "t");
-        assert_eq!(Order::from_stored(order.as_str().to_owned()), Some(order));
+        assert_eq!(Order::from_stored(order.as_str().to_owned()), Some(order.clone()));
         assert_eq!(Order::from_stored("12".to_owned()), None);
+        let (first, second, tail) = order.parts();
+        assert_eq!(Order::from_parts(first, second, tail), order);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Field names are promised to partners; a ledger fills them, nothing here decides.
 
+use crate::{Device, Operation, Reason};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -100,4 +101,38 @@ pub struct DeviceSummary {
     pub status: String,
     /// When that last changed, in milliseconds since the epoch.
     pub status_since: Option<i64>,
+}
+
+impl DeviceView {
+    /// A device with its history, newest first, whose reasons are given as codes.
+    pub fn new(device: Device, mut history: Vec<HistoryEntry>) -> Self {
+        let last_event = history.first().map(|newest| LastEvent {
+            event_id: newest.event_id.clone(),
+            request_id: newest.request_id.clone(),
+            kind: newest.kind.clone(),
+            timestamp: newest.timestamp,
+            outcome: newest.outcome.clone(),
+        });
+        for entry in &mut history {
+            if let Some(reason) = Reason::from_code(&entry.reason) {
+                reason.text().clone_into(&mut entry.reason);
+            }
+        }
+        let operation = |operation: Operation| OperationView {
+            params: serde_json::from_str(&operation.params).unwrap_or_default(),
+            id: operation.id,
+            kind: operation.kind,
+            state: operation.state.code().to_owned(),
+            generation: operation.generation,
+        };
+        Self {
+            device_id: device.device_id,
+            account_id: device.account_id,
+            status: device.status.code().to_owned(),
+            status_since: device.status_since_ms,
+            last_event,
+            operations: device.operations.into_values().map(operation).collect(),
+            history,
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! No variant holds an address with a password, or any part of an event.
 
 use porchlight_device::RegistrationError;
+use porchlight_journal::JournalError;
 use porchlight_store::StoreError;
 
 /// Why the ledger did not do what was asked. After any of these the call may be made again: every call can be
@@ -12,6 +13,9 @@ pub enum LedgerError {
     /// Redis.
     #[error(transparent)]
     Redis(#[from] StoreError),
+    /// SQLite.
+    #[error(transparent)]
+    Sqlite(#[from] JournalError),
 }
 
 /// Why an operation was not registered.
@@ -42,6 +46,7 @@ impl LedgerError {
     pub fn is_fault(&self) -> bool {
         match self {
             Self::Redis(error) => error.is_fault(),
+            Self::Sqlite(error) => error.is_fault(),
         }
     }
 
@@ -50,6 +55,7 @@ impl LedgerError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Redis(error) => error.code(),
+            Self::Sqlite(error) => error.code(),
         }
     }
 }
@@ -68,6 +74,24 @@ impl From<porchlight_store::PageError> for PageError {
         match error {
             porchlight_store::PageError::BadCursor => Self::BadCursor,
             porchlight_store::PageError::Store(error) => Self::Ledger(error.into()),
+        }
+    }
+}
+
+impl From<porchlight_journal::ledger::RegisterError> for RegisterError {
+    fn from(error: porchlight_journal::ledger::RegisterError) -> Self {
+        match error {
+            porchlight_journal::ledger::RegisterError::Refused(error) => Self::Refused(error),
+            porchlight_journal::ledger::RegisterError::Journal(error) => Self::Ledger(error.into()),
+        }
+    }
+}
+
+impl From<porchlight_journal::ledger::PageError> for PageError {
+    fn from(error: porchlight_journal::ledger::PageError) -> Self {
+        match error {
+            porchlight_journal::ledger::PageError::BadCursor => Self::BadCursor,
+            porchlight_journal::ledger::PageError::Journal(error) => Self::Ledger(error.into()),
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::{LedgerError, PageError, RegisterError};
 pub enum Ledger {
     /// Redis: each event is one atomic script.
     Redis(Store),
+    /// SQLite: each batch of events is a part of one transaction.
+    Sqlite(porchlight_journal::Ledger),
 }
 
 impl Ledger {
@@ -24,6 +26,7 @@ impl Ledger {
     pub fn address(&self) -> String {
         match self {
             Self::Redis(store) => store.address().to_owned(),
+            Self::Sqlite(ledger) => ledger.address(),
         }
     }
 
@@ -40,6 +43,7 @@ impl Ledger {
     ) -> Vec<Result<Decision, LedgerError>> {
         match self {
             Self::Redis(store) => each(store.apply_batch(shard, news, now_ms).await),
+            Self::Sqlite(ledger) => each(ledger.apply_batch(news, now_ms).await),
         }
     }
 
@@ -56,6 +60,7 @@ impl Ledger {
     ) -> Result<Option<Command>, RegisterError> {
         match self {
             Self::Redis(store) => Ok(store.register(device_id, registration, now_ms).await?),
+            Self::Sqlite(ledger) => Ok(ledger.register(device_id, registration, now_ms).await?),
         }
     }
 
@@ -66,6 +71,7 @@ impl Ledger {
     pub async fn forget(&self, device_id: &str, operation_id: &str) -> Result<bool, LedgerError> {
         match self {
             Self::Redis(store) => Ok(store.forget(device_id, operation_id).await?),
+            Self::Sqlite(ledger) => Ok(ledger.forget(device_id, operation_id).await?),
         }
     }
 
@@ -76,6 +82,7 @@ impl Ledger {
     pub async fn claim(&self, now_ms: i64, limit: usize) -> Result<Vec<Command>, LedgerError> {
         match self {
             Self::Redis(store) => Ok(store.claim(now_ms, limit).await?),
+            Self::Sqlite(ledger) => Ok(ledger.claim(now_ms, limit).await?),
         }
     }
 
@@ -86,6 +93,7 @@ impl Ledger {
     pub async fn confirm(&self, shard: usize, delivered: &[Command]) -> Vec<Result<bool, LedgerError>> {
         match self {
             Self::Redis(store) => each(store.confirm(shard, delivered).await),
+            Self::Sqlite(ledger) => each(ledger.confirm(delivered).await),
         }
     }
 
@@ -97,6 +105,7 @@ impl Ledger {
     pub async fn give_up(&self, command: &Command) -> Result<bool, LedgerError> {
         match self {
             Self::Redis(store) => Ok(store.give_up(command).await?),
+            Self::Sqlite(ledger) => Ok(ledger.give_up(command).await?),
         }
     }
 
@@ -108,6 +117,7 @@ impl Ledger {
     pub async fn owe_again(&self, command: &Command, now_ms: i64) -> Result<OweAgain, LedgerError> {
         match self {
             Self::Redis(store) => Ok(store.owe_again(command, now_ms).await?),
+            Self::Sqlite(ledger) => Ok(ledger.owe_again(command, now_ms).await?),
         }
     }
 
@@ -118,6 +128,7 @@ impl Ledger {
     pub async fn backlog(&self) -> Result<Backlog, LedgerError> {
         match self {
             Self::Redis(store) => Ok(store.backlog().await?),
+            Self::Sqlite(ledger) => Ok(ledger.backlog().await?),
         }
     }
 
@@ -128,6 +139,7 @@ impl Ledger {
     pub async fn spread_pending(&self, now_ms: i64) -> Result<Spread, LedgerError> {
         match self {
             Self::Redis(store) => Ok(store.spread_pending(now_ms).await?),
+            Self::Sqlite(ledger) => Ok(ledger.spread_pending()),
         }
     }
 
@@ -138,6 +150,7 @@ impl Ledger {
     pub async fn device(&self, device_id: &str) -> Result<Option<Device>, LedgerError> {
         match self {
             Self::Redis(store) => Ok(store.device(device_id).await?),
+            Self::Sqlite(ledger) => Ok(ledger.device(device_id).await?),
         }
     }
 
@@ -148,6 +161,7 @@ impl Ledger {
     pub async fn device_view(&self, device_id: &str) -> Result<Option<DeviceView>, LedgerError> {
         match self {
             Self::Redis(store) => Ok(store.device_view(device_id).await?),
+            Self::Sqlite(ledger) => Ok(ledger.device_view(device_id).await?),
         }
     }
 
@@ -163,6 +177,7 @@ impl Ledger {
     ) -> Result<DevicePage, PageError> {
         match self {
             Self::Redis(store) => Ok(store.devices(filter, cursor, limit).await?),
+            Self::Sqlite(ledger) => Ok(ledger.devices(filter, cursor, limit).await?),
         }
     }
 
@@ -173,6 +188,7 @@ impl Ledger {
     pub async fn counts(&self) -> Result<BTreeMap<Status, u64>, LedgerError> {
         match self {
             Self::Redis(store) => Ok(store.counts().await?),
+            Self::Sqlite(ledger) => Ok(ledger.counts().await?),
         }
     }
 
@@ -183,6 +199,7 @@ impl Ledger {
     pub async fn probe(&self, now_ms: i64) -> Result<(), LedgerError> {
         match self {
             Self::Redis(store) => Ok(store.probe(now_ms).await?),
+            Self::Sqlite(ledger) => Ok(ledger.probe(now_ms).await?),
         }
     }
 
@@ -193,11 +210,15 @@ impl Ledger {
     pub async fn warnings(&self) -> Result<Vec<&'static str>, LedgerError> {
         match self {
             Self::Redis(store) => Ok(store.server_facts().await?.warnings()),
+            Self::Sqlite(ledger) => Ok(ledger.warnings()),
         }
     }
 }
 
-fn each<T>(results: Vec<Result<T, porchlight_store::StoreError>>) -> Vec<Result<T, LedgerError>> {
+fn each<T, E>(results: Vec<Result<T, E>>) -> Vec<Result<T, LedgerError>>
+where
+    LedgerError: From<E>,
+{
     results
         .into_iter()
         .map(|result| result.map_err(LedgerError::from))

@@ -1,4 +1,4 @@
-//! The ledger as everybody uses it: Redis behind one closed choice, which SQLite joins.
+//! The ledger as everybody uses it: Redis or SQLite behind one closed choice.
 //!
 //! Nothing is decided and nothing is stored here; each implementation is its own crate's, and both are held to
 //! [`porchlight_device::model::Ledger`]. Whoever uses a ledger does not ask which one it is.

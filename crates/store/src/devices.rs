@@ -8,10 +8,8 @@ use crate::{Store, StoreError, record, reply};
 pub use porchlight_device::ledger::PAGE_DEVICES_MAX;
 
 use porchlight_device::ledger::DeviceFilter;
-use porchlight_device::view::{
-    DevicePage, DeviceSummary, DeviceView, HISTORY_ENTRIES_MAX, HistoryEntry, LastEvent, OperationView,
-};
-use porchlight_device::{AccountRegisters, Command, Device, Operation, Order, Reason, State, Status};
+use porchlight_device::view::{DevicePage, DeviceSummary, DeviceView, HISTORY_ENTRIES_MAX, HistoryEntry};
+use porchlight_device::{AccountRegisters, Command, Device, Operation, Order, State, Status};
 use redis::Value;
 use std::collections::{BTreeMap, HashMap};
 
@@ -55,7 +53,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub async fn device_view(&self, device_id: &str) -> Result<Option<DeviceView>, StoreError> {
-        Ok(self.stored(device_id).await?.map(Stored::view))
+        let stored = self.stored(device_id).await?;
+        Ok(stored.map(|stored| DeviceView::new(stored.device, stored.history)))
     }
 
     async fn stored(&self, device_id: &str) -> Result<Option<Stored>, StoreError> {
@@ -243,37 +242,6 @@ impl Stored {
             device,
             history: history.map_err(|_| StoreError::Unreadable("a line of history"))?,
         }))
-    }
-
-    fn view(mut self) -> DeviceView {
-        let last_event = self.history.first().map(|newest| LastEvent {
-            event_id: newest.event_id.clone(),
-            request_id: newest.request_id.clone(),
-            kind: newest.kind.clone(),
-            timestamp: newest.timestamp,
-            outcome: newest.outcome.clone(),
-        });
-        for entry in &mut self.history {
-            if let Some(reason) = Reason::from_code(&entry.reason) {
-                reason.text().clone_into(&mut entry.reason);
-            }
-        }
-        let operation = |operation: Operation| OperationView {
-            params: serde_json::from_str(&operation.params).unwrap_or_default(),
-            id: operation.id,
-            kind: operation.kind,
-            state: operation.state.code().to_owned(),
-            generation: operation.generation,
-        };
-        DeviceView {
-            device_id: self.device.device_id,
-            account_id: self.device.account_id,
-            status: self.device.status.code().to_owned(),
-            status_since: self.device.status_since_ms,
-            last_event,
-            operations: self.device.operations.into_values().map(operation).collect(),
-            history: self.history,
-        }
     }
 }
 

@@ -1,10 +1,8 @@
-//! The store against private Redis servers.
+//! What is Redis's own, against private servers. What both ledgers must do is tested behind the seam.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accounts;
 mod faults;
+mod history;
 mod marks;
-mod model;
-mod outbox;
-mod pages;
 mod support;

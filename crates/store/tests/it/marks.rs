@@ -1,6 +1,6 @@
-//! Marks: how long a repeat is known, however many there are, and what that costs.
+//! Marks: the sets that hold them, and what that costs.
 
-use crate::support::{Event, apply, news, store, store_on};
+use crate::support::{Event, store, store_on};
 use porchlight_device::{News, Outcome};
 use porchlight_testbed::Redis;
 use porchlight_testbed::redis::Reply;
@@ -27,56 +27,6 @@ fn with_request(at: i64, request_id: &str) -> News {
         request_id,
     }
     .news()
-}
-
-#[tokio::test]
-async fn a_repeat_is_known_for_at_least_96_hours_whenever_the_event_came() {
-    let (redis, store) = store().await;
-    for into in [0, 1, HOUR, GENERATION / 2, GENERATION - HOUR, GENERATION - 1] {
-        redis.command(&["FLUSHALL"]).unwrap();
-        let first = 1_000 * GENERATION + into;
-        apply(&store, &with_request(1, "r"), first).await.unwrap();
-        for after in [0, 1, HOUR, 48 * HOUR, 96 * HOUR - 1, 96 * HOUR] {
-            for repeat in [
-                with_request(1, "other"),
-                with_request(2, "r"),
-                with_request(1, "r"),
-            ] {
-                let outcome = apply(&store, &repeat, first + after).await.unwrap().outcome;
-                assert_eq!(outcome, Outcome::Duplicate, "{into} {after}");
-            }
-        }
-        let late = apply(&store, &with_request(1, "r"), first + 2 * GENERATION + HOUR)
-            .await
-            .unwrap();
-        assert_eq!(late.outcome, Outcome::Recorded, "{into}");
-    }
-}
-
-#[tokio::test]
-async fn workers_whose_clocks_differ_by_an_hour_know_each_others_marks_at_the_turn() {
-    let (redis, store) = store().await;
-    let other = store_on(&redis);
-    let turn = 500 * GENERATION;
-    for (n, (mine, theirs)) in [(-1, HOUR - 1), (0, -HOUR), (HOUR / 2, -HOUR / 2)]
-        .into_iter()
-        .enumerate()
-    {
-        let event = news("motion_detected", &format!("dev-{n}"), 1);
-        apply(&store, &event, turn + mine).await.unwrap();
-        assert_eq!(
-            apply(&other, &event, turn + theirs).await.unwrap().outcome,
-            Outcome::Duplicate,
-            "{n}"
-        );
-        let event = news("motion_detected", &format!("dev-{n}"), 2);
-        apply(&other, &event, turn + theirs).await.unwrap();
-        assert_eq!(
-            apply(&store, &event, turn + mine).await.unwrap().outcome,
-            Outcome::Duplicate,
-            "{n}"
-        );
-    }
 }
 
 #[tokio::test]

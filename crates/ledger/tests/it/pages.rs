@@ -1,14 +1,23 @@
 //! What is shown of the ledger.
 
-use crate::support::{Event, apply, news, registration, store};
+use crate::support::{Event, Place, apply, news, registration};
 use porchlight_device::Status;
-use porchlight_store::{DeviceFilter, PageError, Store};
+use porchlight_device::ledger::DeviceFilter;
+use porchlight_ledger::{Ledger, PageError};
 use std::collections::BTreeSet;
 
-async fn walk(store: &Store, filter: &DeviceFilter, limit: usize) -> Vec<String> {
+for_both! {
+    pages_show_each_device_that_fits_exactly_once,
+    a_device_that_moved_is_shown_with_its_new_account_only,
+    only_a_cursor_of_ours_is_taken,
+    a_device_is_shown_with_its_operations_and_the_reason_of_each_decision,
+    the_history_is_bounded,
+}
+
+async fn walk(ledger: &Ledger, filter: &DeviceFilter, limit: usize) -> Vec<String> {
     let (mut seen, mut cursor) = (Vec::new(), None);
     loop {
-        let page = store.devices(filter, cursor.as_deref(), limit).await.unwrap();
+        let page = ledger.devices(filter, cursor.as_deref(), limit).await.unwrap();
         assert!(page.devices.len() <= limit);
         seen.extend(page.devices.into_iter().map(|device| device.device_id));
         cursor = page.next_cursor;
@@ -18,9 +27,8 @@ async fn walk(store: &Store, filter: &DeviceFilter, limit: usize) -> Vec<String>
     }
 }
 
-#[tokio::test]
-async fn pages_show_each_device_that_fits_exactly_once() {
-    let (_redis, store) = store().await;
+async fn pages_show_each_device_that_fits_exactly_once(place: Place) {
+    let ledger = place.ledger();
     let mut wanted = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
     for n in 0..150 {
         let device_id = format!("dev-{n}");
@@ -37,7 +45,7 @@ async fn pages_show_each_device_that_fits_exactly_once() {
             at: 10,
             request_id: None,
         };
-        apply(&store, &event.news(), 0).await.unwrap();
+        apply(&ledger, &event.news(), 0).await.unwrap();
         wanted[0].insert(device_id.clone());
         if n % 3 == 0 {
             wanted[1].insert(device_id.clone());
@@ -59,7 +67,7 @@ async fn pages_show_each_device_that_fits_exactly_once() {
     ];
     for (filter, wanted) in filters.iter().zip(wanted) {
         for limit in [1, 7, 500] {
-            let seen = walk(&store, filter, limit).await;
+            let seen = walk(&ledger, filter, limit).await;
             assert_eq!(seen.len(), wanted.len(), "{filter:?} {limit}");
             assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), wanted);
         }
@@ -68,13 +76,12 @@ async fn pages_show_each_device_that_fits_exactly_once() {
         account_id: Some("acct-a".to_owned()),
         status: Some(Status::Offline),
     };
-    assert_eq!(walk(&store, &both, 4).await.len(), 10);
-    assert_eq!(store.counts().await.unwrap()[&Status::Offline], 30);
+    assert_eq!(walk(&ledger, &both, 4).await.len(), 10);
+    assert_eq!(ledger.counts().await.unwrap()[&Status::Offline], 30);
 }
 
-#[tokio::test]
-async fn a_device_that_moved_is_shown_with_its_new_account_only() {
-    let (_redis, store) = store().await;
+async fn a_device_that_moved_is_shown_with_its_new_account_only(place: Place) {
+    let ledger = place.ledger();
     for (account, at) in [("acct-a", 10), ("acct-b", 20)] {
         let event = Event {
             event_type: "device_online",
@@ -83,19 +90,18 @@ async fn a_device_that_moved_is_shown_with_its_new_account_only() {
             at,
             request_id: None,
         };
-        apply(&store, &event.news(), 0).await.unwrap();
+        apply(&ledger, &event.news(), 0).await.unwrap();
     }
     let of = |account: &str| DeviceFilter {
         account_id: Some(account.to_owned()),
         status: None,
     };
-    assert_eq!(walk(&store, &of("acct-a"), 10).await, [""; 0]);
-    assert_eq!(walk(&store, &of("acct-b"), 10).await, ["dev"]);
+    assert_eq!(walk(&ledger, &of("acct-a"), 10).await, [""; 0]);
+    assert_eq!(walk(&ledger, &of("acct-b"), 10).await, ["dev"]);
 }
 
-#[tokio::test]
-async fn only_a_cursor_of_ours_is_taken() {
-    let (_redis, store) = store().await;
+async fn only_a_cursor_of_ours_is_taken(place: Place) {
+    let ledger = place.ledger();
     for cursor in [
         "",
         "x",
@@ -103,26 +109,25 @@ async fn only_a_cursor_of_ours_is_taken() {
         "999aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         "000(aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     ] {
-        let page = store.devices(&DeviceFilter::default(), Some(cursor), 10).await;
+        let page = ledger.devices(&DeviceFilter::default(), Some(cursor), 10).await;
         assert_eq!(page, Err(PageError::BadCursor), "{cursor}");
     }
 }
 
-#[tokio::test]
-async fn a_device_is_shown_with_its_operations_and_the_reason_of_each_decision() {
-    let (_redis, store) = store().await;
-    assert_eq!(store.device_view("dev").await, Ok(None));
-    apply(&store, &news("device_online", "dev", 10), 1_000)
+async fn a_device_is_shown_with_its_operations_and_the_reason_of_each_decision(place: Place) {
+    let ledger = place.ledger();
+    assert_eq!(ledger.device_view("dev").await, Ok(None));
+    apply(&ledger, &news("device_online", "dev", 10), 1_000)
         .await
         .unwrap();
-    store.register("dev", &registration("op"), 1_500).await.unwrap();
-    apply(&store, &news("device_offline", "dev", 20), 2_000)
+    ledger.register("dev", &registration("op"), 1_500).await.unwrap();
+    apply(&ledger, &news("device_offline", "dev", 20), 2_000)
         .await
         .unwrap();
-    apply(&store, &news("device_online", "dev", 15), 3_000)
+    apply(&ledger, &news("device_online", "dev", 15), 3_000)
         .await
         .unwrap();
-    let view = serde_json::to_value(store.device_view("dev").await.unwrap().unwrap()).unwrap();
+    let view = serde_json::to_value(ledger.device_view("dev").await.unwrap().unwrap()).unwrap();
     let line = |at: i64, kind: &str, timestamp: i64, outcome: &str, reason: &str| {
         serde_json::json!({
             "at": at, "event_id": format!("dev_{kind}_{timestamp}"), "request_id": null, "type": kind,
@@ -147,21 +152,16 @@ async fn a_device_is_shown_with_its_operations_and_the_reason_of_each_decision()
     assert_eq!(view, wanted);
 }
 
-#[tokio::test]
-async fn the_history_is_bounded() {
-    let (redis, store) = store().await;
+async fn the_history_is_bounded(place: Place) {
+    let ledger = place.ledger();
     for at in 0..100 {
-        apply(&store, &news("device_online", "dev", at), 0).await.unwrap();
+        apply(&ledger, &news("device_online", "dev", at), 0)
+            .await
+            .unwrap();
     }
-    let history = store.device_view("dev").await.unwrap().unwrap().history;
+    let history = ledger.device_view("dev").await.unwrap().unwrap().history;
     assert_eq!(
         (history.len(), history[0].timestamp, history[19].timestamp),
         (20, 99, 80)
-    );
-    let script = "return redis.call('LLEN', redis.call('KEYS', '*:h:*')[1])";
-    let stored = redis.command(&["EVAL", script, "0"]).unwrap();
-    assert!(
-        matches!(stored, porchlight_testbed::redis::Reply::Number(20..=24)),
-        "{stored:?}"
     );
 }

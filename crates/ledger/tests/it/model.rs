@@ -1,15 +1,17 @@
-//! The scripts held to the reference model: any calls, in any order, end the same in both.
+//! Both ledgers held to the reference model: any calls, in any order, end the same.
 
-use crate::support::{Event, store};
-use porchlight_device::model::Ledger;
+use std::collections::{BTreeMap, BTreeSet};
+
+use porchlight_device::ledger::DeviceFilter;
+use porchlight_device::model::Ledger as Model;
 use porchlight_device::view::HISTORY_ENTRIES_MAX;
-use porchlight_device::{Device, News, Outcome, Registration, Status};
-use porchlight_store::{DeviceFilter, RegisterError, Store};
-use porchlight_testbed::Redis;
+use porchlight_device::{Command, Device, News, Outcome, Registration, Status};
+use porchlight_ledger::{Ledger, RegisterError};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use std::collections::{BTreeMap, BTreeSet};
+
+use crate::support::{Event, Place};
 
 /// Cases, unless `PORCHLIGHT_TEST_CASES` says otherwise.
 const CASES: u32 = 96;
@@ -21,6 +23,9 @@ enum Step {
     Forget(String, String),
     /// The command at this place among the owed ones, counted round, with this much added to its generation.
     Confirm(usize, u64),
+    GiveUp(usize, u64),
+    /// The command at this place among all that were ever owed, counted round.
+    OweAgain(usize),
     Claim,
 }
 
@@ -124,16 +129,19 @@ fn step() -> impl Strategy<Value = Step> {
         3 => register,
         1 => (device(), operation()).prop_map(|(device, operation)| Step::Forget(device, operation)),
         3 => (0_usize..50, 0_u64..10).prop_map(|(n, off)| Step::Confirm(n, off.saturating_sub(8))),
+        2 => (0_usize..50, 0_u64..10).prop_map(|(n, off)| Step::GiveUp(n, off.saturating_sub(8))),
+        2 => (0_usize..500).prop_map(Step::OweAgain),
         1 => Just(Step::Claim),
     ]
 }
 
 /// Takes the steps on both sides and compares after each.
-async fn walk(redis: &Redis, store: &Store, steps: Vec<Step>) -> Result<(), TestCaseError> {
-    redis.command(&["FLUSHALL"]).unwrap();
-    let mut ledger = Ledger::default();
+async fn walk(store: &Ledger, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut ledger = Model::default();
+    let mut ever_owed: Vec<Command> = Vec::new();
     let mut histories: BTreeMap<String, Vec<(String, &str)>> = BTreeMap::new();
     for (step, now_ms) in steps.into_iter().zip((1_000_000_i64..).step_by(1000)) {
+        ever_owed.extend(ledger.owed());
         match step {
             Step::Take(news) => {
                 let wanted = ledger.apply(&news, now_ms);
@@ -153,10 +161,7 @@ async fn walk(redis: &Redis, store: &Store, steps: Vec<Step>) -> Result<(), Test
                 prop_assert_eq!(got, wanted.map_err(RegisterError::Refused));
             }
             Step::Forget(device, operation) => {
-                let wanted = ledger
-                    .devices
-                    .get_mut(&device)
-                    .is_some_and(|known| known.forget(&operation));
+                let wanted = ledger.forget(&device, &operation);
                 prop_assert_eq!(store.forget(&device, &operation).await, Ok(wanted));
             }
             Step::Confirm(place, off) => {
@@ -165,9 +170,24 @@ async fn walk(redis: &Redis, store: &Store, steps: Vec<Step>) -> Result<(), Test
                     continue;
                 };
                 command.generation += off;
-                ledger.confirm(&command);
-                let got = store.confirm(0, &[command]).await;
-                prop_assert_eq!(got, vec![Ok(off == 0)]);
+                prop_assert_eq!(ledger.confirm(&command), off == 0);
+                prop_assert_eq!(store.confirm(0, &[command]).await, vec![Ok(off == 0)]);
+            }
+            Step::GiveUp(place, off) => {
+                let owed = ledger.owed();
+                let Some(mut command) = owed.get(place % owed.len().max(1)).cloned() else {
+                    continue;
+                };
+                command.generation += off;
+                prop_assert_eq!(ledger.give_up(&command), off == 0);
+                prop_assert_eq!(store.give_up(&command).await, Ok(off == 0));
+            }
+            Step::OweAgain(place) => {
+                let Some(command) = ever_owed.get(place % ever_owed.len().max(1)) else {
+                    continue;
+                };
+                let wanted = ledger.owe_again(command, now_ms);
+                prop_assert_eq!(store.owe_again(command, now_ms).await, Ok(wanted));
             }
             Step::Claim => {
                 let owed = ledger.owed();
@@ -181,8 +201,8 @@ async fn walk(redis: &Redis, store: &Store, steps: Vec<Step>) -> Result<(), Test
 }
 
 async fn compare(
-    store: &Store,
-    ledger: Ledger,
+    store: &Ledger,
+    ledger: Model,
     histories: &BTreeMap<String, Vec<(String, &str)>>,
 ) -> Result<(), TestCaseError> {
     prop_assert_eq!(
@@ -236,36 +256,35 @@ async fn compare(
     Ok(())
 }
 
-#[test]
-fn any_calls_in_any_order_end_as_the_reference_model_says() {
-    let cases = std::env::var("PORCHLIGHT_TEST_CASES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(CASES);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (redis, store) = runtime.block_on(store());
+/// Runs cases one after the other, each on an empty ledger.
+fn run<S: Strategy>(
+    mut place: Place,
+    runtime: &tokio::runtime::Runtime,
+    (cases, strategy): (u32, S),
+    test: impl AsyncFn(&Ledger, S::Value) -> Result<(), TestCaseError>,
+) {
     let config = Config {
         cases,
         failure_persistence: None,
         max_shrink_iters: 2000,
         ..Config::default()
     };
+    let place = std::cell::RefCell::new(&mut place);
     TestRunner::new(config)
-        .run(&prop::collection::vec(step(), 1..60), |steps| {
-            runtime.block_on(walk(&redis, &store, steps))
+        .run(&strategy, |case| {
+            let ledger = place.borrow_mut().emptied();
+            runtime.block_on(test(&ledger, case))
         })
         .unwrap();
 }
 
-#[test]
-fn whole_batches_in_any_order_end_in_the_same_status_and_operations() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (redis, store) = runtime.block_on(store());
-    let config = Config {
-        cases: 24,
-        failure_persistence: None,
-        ..Config::default()
-    };
+fn steps() -> (u32, impl Strategy<Value = Vec<Step>>) {
+    let cases = std::env::var("PORCHLIGHT_TEST_CASES").ok();
+    let cases = cases.and_then(|text| text.parse().ok()).unwrap_or(CASES);
+    (cases, prop::collection::vec(step(), 1..60))
+}
+
+fn batches() -> (u32, impl Strategy<Value = Vec<News>>) {
     let events = prop::collection::vec(event(), 1..80).prop_map(|steps| {
         let take = |step| match step {
             Step::Take(news) => Some(news),
@@ -276,34 +295,67 @@ fn whole_batches_in_any_order_end_in_the_same_status_and_operations() {
         let mut is_new = |news: &News| {
             seen.insert(news.identity_mark) && news.request_mark.is_none_or(|mark| seen.insert(mark))
         };
-        steps
-            .into_iter()
-            .filter_map(take)
-            .filter(|news| is_new(news))
-            .collect::<Vec<_>>()
+        let news = steps.into_iter().filter_map(take);
+        news.filter(|news| is_new(news)).collect::<Vec<_>>()
     });
-    TestRunner::new(config)
-        .run(&events, |events| {
-            runtime.block_on(async {
-                redis.command(&["FLUSHALL"]).unwrap();
-                let mut ledger = Ledger::default();
-                for news in &events {
-                    ledger.apply(news, 5);
-                }
-                let results = store.apply_batch(0, &events, 5).await;
-                prop_assert!(results.iter().all(Result::is_ok));
-                for (device_id, wanted) in ledger.devices {
-                    let got = store.device(&device_id).await.unwrap().unwrap();
-                    let of =
-                        |device: &Device| (device.status, device.account_id.clone(), device.account.clone());
-                    prop_assert_eq!(of(&got), of(&wanted));
-                    prop_assert_eq!(
-                        (got.news, got.added, got.removed),
-                        (wanted.news, wanted.added, wanted.removed)
-                    );
-                }
-                Ok(())
-            })
-        })
-        .unwrap();
+    (24, events)
+}
+
+async fn whole_batch(store: &Ledger, events: Vec<News>) -> Result<(), TestCaseError> {
+    let mut ledger = Model::default();
+    for news in &events {
+        ledger.apply(news, 5);
+    }
+    let results = store.apply_batch(0, &events, 5).await;
+    prop_assert!(results.iter().all(Result::is_ok));
+    for (device_id, wanted) in ledger.devices {
+        let got = store.device(&device_id).await.unwrap().unwrap();
+        let of = |device: &Device| (device.status, device.account_id.clone(), device.account.clone());
+        prop_assert_eq!(of(&got), of(&wanted));
+        prop_assert_eq!(
+            (got.news, got.added, got.removed),
+            (wanted.news, wanted.added, wanted.removed)
+        );
+    }
+    Ok(())
+}
+
+mod redis {
+    use super::*;
+
+    #[test]
+    fn any_calls_in_any_order_end_as_the_reference_model_says() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        run(runtime.block_on(Place::redis()), &runtime, steps(), walk);
+    }
+
+    #[test]
+    fn whole_batches_in_any_order_end_in_the_same_status_and_operations() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        run(runtime.block_on(Place::redis()), &runtime, batches(), whole_batch);
+    }
+}
+
+mod sqlite {
+    use super::*;
+
+    #[test]
+    fn any_calls_in_any_order_end_as_the_reference_model_says() {
+        run(
+            Place::sqlite(),
+            &tokio::runtime::Runtime::new().unwrap(),
+            steps(),
+            walk,
+        );
+    }
+
+    #[test]
+    fn whole_batches_in_any_order_end_in_the_same_status_and_operations() {
+        run(
+            Place::sqlite(),
+            &tokio::runtime::Runtime::new().unwrap(),
+            batches(),
+            whole_batch,
+        );
+    }
 }
