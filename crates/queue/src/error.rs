@@ -3,6 +3,7 @@
 //! It does not say what to do about it; that is the caller's.
 
 use porchlight_broker::PublishError;
+use porchlight_journal::JournalError;
 
 /// Why something is not known to be stored. All are the queue's or ours, and the next attempt may succeed. After
 /// `TimedOut`, `Returned` and `Disconnected` it may be stored all the same.
@@ -48,6 +49,19 @@ impl From<PublishError> for QueueError {
             PublishError::TimedOut => Self::TimedOut,
             PublishError::Disconnected => Self::Disconnected,
             PublishError::Stopping => Self::Stopping,
+        }
+    }
+}
+
+impl From<JournalError> for QueueError {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Full => Self::Full,
+            JournalError::Failed(_) | JournalError::Unreadable(_) => Self::Blocked,
+            JournalError::Busy => Self::Unavailable,
+            JournalError::TimedOut => Self::TimedOut,
+            JournalError::WindowFull => Self::WindowFull,
+            JournalError::Stopping => Self::Stopping,
         }
     }
 }

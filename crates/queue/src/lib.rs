@@ -1,4 +1,4 @@
-//! The queue as everybody uses it: RabbitMQ behind one closed choice, which SQLite joins.
+//! The queue as everybody uses it: RabbitMQ or SQLite behind one closed choice.
 //!
 //! Nothing is decided and nothing is stored here; each implementation is its own crate's. Whoever uses a queue does
 //! not ask which one it is.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use porchlight_broker::{Outgoing, PublishDeadlines, Publisher};
 use porchlight_event::Envelope;
 use porchlight_event::queue::{DeathNote, QueueState, RetryTier};
+use porchlight_journal::{JournalError, Limits};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -17,6 +18,8 @@ use crate::QueueError;
 pub enum Queue {
     /// RabbitMQ: stored means that a majority of the brokers has it.
     RabbitMq(Publisher),
+    /// SQLite: stored means that this machine's disk has it.
+    Sqlite(porchlight_journal::Queue),
 }
 
 /// How long one thing may take to be stored.
@@ -76,6 +79,15 @@ impl Deadlines {
     }
 }
 
+impl From<Deadlines> for Limits {
+    fn from(deadlines: Deadlines) -> Self {
+        Self {
+            slot_until: Instant::now() + deadlines.slot_wait_max,
+            until: deadlines.until,
+        }
+    }
+}
+
 impl From<Deadlines> for PublishDeadlines {
     fn from(deadlines: Deadlines) -> Self {
         Self {
@@ -96,6 +108,7 @@ impl Queue {
     pub async fn accept(&self, envelope: &Envelope, deadlines: Deadlines) -> Result<Stored, QueueError> {
         match self {
             Self::RabbitMq(publisher) => publish(publisher, Outgoing::event(envelope), deadlines).await,
+            Self::Sqlite(queue) => store(queue.accept(envelope, deadlines.into())).await,
         }
     }
 
@@ -111,6 +124,7 @@ impl Queue {
     ) -> Result<Stored, QueueError> {
         match self {
             Self::RabbitMq(publisher) => publish(publisher, Outgoing::retry(envelope, tier), deadlines).await,
+            Self::Sqlite(queue) => store(queue.put_off(envelope, tier, deadlines.into())).await,
         }
     }
 
@@ -126,6 +140,7 @@ impl Queue {
     ) -> Result<Stored, QueueError> {
         match self {
             Self::RabbitMq(publisher) => publish(publisher, Outgoing::dead(envelope, note), deadlines).await,
+            Self::Sqlite(queue) => store(queue.bury(envelope, note, deadlines.into())).await,
         }
     }
 
@@ -145,6 +160,15 @@ impl Queue {
                 let outgoing = Outgoing::dead_command(letter.id, letter.action, letter.kind, body, note);
                 publish(publisher, outgoing, deadlines).await
             }
+            Self::Sqlite(queue) => {
+                let key = format!("{}.{}", letter.action, letter.kind);
+                let command = porchlight_journal::Command {
+                    id: letter.id,
+                    key: &key,
+                    body: letter.body,
+                };
+                store(queue.bury_command(command, note, deadlines.into())).await
+            }
         }
     }
 
@@ -153,6 +177,7 @@ impl Queue {
     pub fn state(&self) -> watch::Receiver<QueueState> {
         match self {
             Self::RabbitMq(publisher) => publisher.state(),
+            Self::Sqlite(queue) => queue.journal().state(),
         }
     }
 
@@ -171,6 +196,17 @@ impl Queue {
                     reconnects_total: stats.reconnects_total,
                 }
             }
+            Self::Sqlite(queue) => {
+                let stats = queue.journal().stats();
+                QueueStats {
+                    inflight: stats.inflight,
+                    inflight_max: stats.inflight_max,
+                    returned_total: 0,
+                    refused_total: stats.refused_total,
+                    late_total: stats.late_total,
+                    reconnects_total: stats.reconnects_total,
+                }
+            }
         }
     }
 
@@ -178,6 +214,8 @@ impl Queue {
     pub async fn close(&self, drain_max: Duration) {
         match self {
             Self::RabbitMq(publisher) => publisher.close(drain_max).await,
+            // The whole journal, ledger and all.
+            Self::Sqlite(queue) => queue.journal().close(drain_max).await,
         }
     }
 }
@@ -190,5 +228,13 @@ async fn publish(
     let confirmed = publisher.publish(outgoing, deadlines.into()).await?;
     Ok(Stored {
         latency: confirmed.latency,
+    })
+}
+
+async fn store(storing: impl Future<Output = Result<(), JournalError>>) -> Result<Stored, QueueError> {
+    let began = Instant::now();
+    storing.await?;
+    Ok(Stored {
+        latency: began.elapsed(),
     })
 }

@@ -11,6 +11,8 @@ use tokio::sync::watch;
 pub enum Source {
     /// RabbitMQ.
     RabbitMq(Consumer),
+    /// SQLite.
+    Sqlite(porchlight_journal::Source),
 }
 
 /// What may be shared with those who finish batches.
@@ -18,6 +20,8 @@ pub enum Source {
 pub enum SourceHandle {
     /// RabbitMQ.
     RabbitMq(ConsumerHandle),
+    /// SQLite.
+    Sqlite(porchlight_journal::SourceHandle),
 }
 
 impl Source {
@@ -29,6 +33,7 @@ impl Source {
     pub async fn next_batch(&mut self, count_max: usize) -> Option<Batch> {
         match self {
             Self::RabbitMq(consumer) => consumer.next_batch(count_max).await,
+            Self::Sqlite(source) => source.next_batch(count_max).await,
         }
     }
 
@@ -37,6 +42,7 @@ impl Source {
     pub fn handle(&self) -> SourceHandle {
         match self {
             Self::RabbitMq(consumer) => SourceHandle::RabbitMq(consumer.handle()),
+            Self::Sqlite(source) => SourceHandle::Sqlite(source.handle()),
         }
     }
 
@@ -45,6 +51,7 @@ impl Source {
     pub fn state(&self) -> watch::Receiver<QueueState> {
         match self {
             Self::RabbitMq(consumer) => consumer.state(),
+            Self::Sqlite(source) => source.state(),
         }
     }
 
@@ -52,6 +59,7 @@ impl Source {
     pub async fn close(self) {
         match self {
             Self::RabbitMq(consumer) => consumer.close().await,
+            Self::Sqlite(source) => source.close().await,
         }
     }
 }
@@ -64,6 +72,7 @@ impl SourceHandle {
     pub async fn ack_through(&self, incarnation: u64, tag: u64) -> AckOutcome {
         match self {
             Self::RabbitMq(handle) => handle.ack_through(incarnation, tag).await,
+            Self::Sqlite(handle) => handle.ack_through(incarnation, tag).await,
         }
     }
 
@@ -71,6 +80,7 @@ impl SourceHandle {
     pub fn abandon(&self, incarnation: u64) {
         match self {
             Self::RabbitMq(handle) => handle.abandon(incarnation),
+            Self::Sqlite(handle) => handle.abandon(incarnation),
         }
     }
 
@@ -78,6 +88,7 @@ impl SourceHandle {
     pub fn pause(&self) {
         match self {
             Self::RabbitMq(handle) => handle.pause(),
+            Self::Sqlite(handle) => handle.pause(),
         }
     }
 
@@ -85,6 +96,7 @@ impl SourceHandle {
     pub fn resume(&self) {
         match self {
             Self::RabbitMq(handle) => handle.resume(),
+            Self::Sqlite(handle) => handle.resume(),
         }
     }
 
@@ -93,6 +105,7 @@ impl SourceHandle {
     pub fn is_live(&self, incarnation: u64) -> bool {
         match self {
             Self::RabbitMq(handle) => handle.is_live(incarnation),
+            Self::Sqlite(handle) => handle.is_live(incarnation),
         }
     }
 
@@ -103,6 +116,7 @@ impl SourceHandle {
     pub async fn ended(&self, incarnation: u64) {
         match self {
             Self::RabbitMq(handle) => handle.ended(incarnation).await,
+            Self::Sqlite(handle) => handle.ended(incarnation).await,
         }
     }
 }
