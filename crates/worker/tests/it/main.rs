@@ -6,6 +6,7 @@
 
 mod api;
 mod binary;
+mod callback;
 mod commands;
 mod copies;
 mod harness;
