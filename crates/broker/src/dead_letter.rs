@@ -14,7 +14,8 @@ use lapin::{
     options::{BasicAckOptions, BasicGetOptions, BasicNackOptions},
     types::{AMQPValue, FieldTable},
 };
-use porchlight_event::{Envelope, envelope::header};
+use porchlight_event::envelope::header;
+pub use porchlight_event::queue::{DeadLetter, Death, Origin};
 
 use crate::{
     connection::{CLOSE_STEP_MAX, ConnectError, Link, REQUEST_MAX, within},
@@ -27,55 +28,13 @@ use crate::{
 /// by one when we go. Our own memory holds one letter at a time, whatever this number.
 pub const HELD_MAX: usize = 10_000;
 
-/// Marks a letter that was a command, where the broker's own record does not say so.
+/// Says what a letter was, where the broker's own record does not.
 pub(crate) const DEAD_ORIGIN: &str = "x-porchlight-dead-origin";
-pub(crate) const ORIGIN_COMMAND: &str = "command";
 
-/// What a dead letter was before it died; decides where a replay sends it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// An event; goes back to `porchlight.events`.
-    Event,
-    /// A command; goes back to `porchlight.commands` under its own key.
-    Command,
-}
-
-/// One entry of the broker's own record of deaths.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Death {
-    /// The queue it died in.
-    pub queue: String,
-    /// The broker's word: `delivery_limit`, `expired`, `rejected`, `maxlen`.
-    pub reason: String,
-    /// How often it died there for that reason.
-    pub count: u64,
-    /// When it did so first, in milliseconds since the epoch.
-    pub at_ms: Option<i64>,
-}
-
-/// One letter of `porchlight.dead`.
+/// A letter with what a copy of it is made from.
 #[derive(Debug, Clone)]
-pub struct DeadLetter {
-    /// What it carries.
-    pub envelope: Envelope,
-    /// What it was.
-    pub origin: Origin,
-    /// The key it was published under; empty for events.
-    pub routing_key: String,
-    /// Why it died: the worker's code, or else the broker's word, or else `unknown`.
-    pub reason: String,
-    /// Which step gave up, where the worker said so.
-    pub stage: Option<String>,
-    /// A sentence for a person, where the worker left one.
-    pub detail: Option<String>,
-    /// When, in milliseconds since the epoch.
-    pub dead_at_ms: Option<i64>,
-    /// The broker's record, newest first.
-    pub deaths: Vec<Death>,
-    /// How often `porchlight.dead` itself has taken it back from somebody who looked at it.
-    pub delivery_count: u64,
-    /// Every header as text, without the signature.
-    pub headers: Vec<(String, String)>,
+pub(crate) struct Held {
+    pub(crate) letter: DeadLetter,
     pub(crate) properties: BasicProperties,
     pub(crate) raw_headers: Headers,
 }
@@ -126,11 +85,11 @@ pub async fn list(
         seen: 0,
     };
     while listed.seen < count_max.min(HELD_MAX).min(desk.ready) {
-        let Some((_, letter)) = desk.next().await? else {
+        let Some((_, held)) = desk.next().await? else {
             break;
         };
         listed.seen += 1;
-        if visit(letter).is_break() {
+        if visit(held.letter).is_break() {
             break;
         }
     }
@@ -167,7 +126,7 @@ impl Desk {
 
     /// The next letter and its tag; `None` when the queue is empty. One letter at a time crosses the network, so a
     /// queue of large letters cannot fill our memory, as a consumer's prefetch could.
-    pub(crate) async fn next(&self) -> Result<Option<(u64, DeadLetter)>, DeadLetterError> {
+    pub(crate) async fn next(&self) -> Result<Option<(u64, Held)>, DeadLetterError> {
         let got = self
             .channel
             .basic_get(topology::DEAD.into(), BasicGetOptions { no_ack: false });
@@ -176,9 +135,8 @@ impl Desk {
         };
         let delivery = message.delivery;
         self.held().insert(delivery.delivery_tag);
-        let letter =
-            DeadLetter::from_parts(delivery.routing_key.as_str(), delivery.properties, delivery.data);
-        Ok(Some((delivery.delivery_tag, letter)))
+        let held = Held::from_parts(delivery.routing_key.as_str(), delivery.properties, delivery.data);
+        Ok(Some((delivery.delivery_tag, held)))
     }
 
     /// Removes one letter from the queue for good.
@@ -216,24 +174,15 @@ impl Desk {
     }
 }
 
-impl DeadLetter {
+impl Held {
     fn from_parts(routing_key: &str, properties: BasicProperties, body: Vec<u8>) -> Self {
         let headers = Headers::of(&properties);
         let deaths = deaths_in(&headers);
         let own = |name| headers.text(name).map(str::to_owned);
         let broker_reason = deaths.first().map(|death| death.reason.clone());
-        let first_queue = headers
-            .text("x-first-death-queue")
-            .or(deaths.last().map(|death| death.queue.as_str()));
-        let is_command =
-            headers.text(DEAD_ORIGIN) == Some(ORIGIN_COMMAND) || first_queue == Some(topology::COMMANDS);
-        Self {
+        let letter = DeadLetter {
             envelope: wire::envelope_from(&properties, Bytes::from(body)),
-            origin: if is_command {
-                Origin::Command
-            } else {
-                Origin::Event
-            },
+            origin: origin_in(&headers, &deaths),
             routing_key: routing_key.to_owned(),
             reason: own(header::DEAD_REASON)
                 .or(broker_reason)
@@ -249,9 +198,23 @@ impl DeadLetter {
                 .unwrap_or(0),
             headers: headers.shown(),
             deaths,
-            raw_headers: headers,
+        };
+        Self {
+            letter,
             properties,
+            raw_headers: headers,
         }
+    }
+}
+
+fn origin_in(headers: &Headers, deaths: &[Death]) -> Origin {
+    let first_queue = headers
+        .text("x-first-death-queue")
+        .or(deaths.last().map(|death| death.queue.as_str()));
+    match headers.text(DEAD_ORIGIN).and_then(Origin::from_word) {
+        Some(origin) => origin,
+        None if first_queue == Some(topology::COMMANDS) => Origin::Command,
+        None => Origin::Event,
     }
 }
 

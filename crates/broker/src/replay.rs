@@ -8,11 +8,14 @@ use std::{pin::pin, time::Duration};
 use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 use lapin::BasicProperties;
 use porchlight_event::envelope::header;
+pub use porchlight_event::replay::{
+    Fate, Owing, REPLAY_COUNT_MAX, ReplayOptions, ReplaySummary, Settled, StopReason,
+};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
-    dead_letter::{DEAD_ORIGIN, DeadLetter, DeadLetterError, Desk, HELD_MAX, Origin},
-    publisher::{PublishDeadlines, PublishError, Publisher},
+    dead_letter::{DEAD_ORIGIN, DeadLetter, DeadLetterError, Desk, HELD_MAX, Held, Origin},
+    publisher::{PublishDeadlines, Publisher},
     topology,
     urls::BrokerUrls,
     wire::Outgoing,
@@ -20,9 +23,6 @@ use crate::{
 
 /// Copies in flight at once: enough to hide the confirm's latency, few enough that a crash repeats little.
 const INFLIGHT_MAX: usize = 20;
-/// A letter that came back this often is refused unless forced: it would come back again.
-pub const REPLAY_COUNT_MAX: u32 = 3;
-
 /// Headers of a former life. RabbitMQ up to 3.13 counts a republished `x-death` on; CC and BCC would route copies.
 const STRIPPED: [&str; 8] = [
     "x-delivery-count",
@@ -36,83 +36,9 @@ const STRIPPED: [&str; 8] = [
 ];
 const STRIPPED_PREFIXES: [&str; 3] = ["x-death", "x-first-death-", "x-last-death-"];
 
-/// How to replay.
-#[derive(Debug, Clone)]
-pub struct ReplayOptions {
-    /// Replay letters that were replayed [`REPLAY_COUNT_MAX`] times already.
-    pub force: bool,
-    /// At most so many copies a second; `None` is as fast as confirms come.
-    pub per_second_max: Option<u32>,
-    /// At most so many letters looked at; the queue's length at the start bounds it anyway.
-    pub count_max: usize,
-    /// How long one copy may take to be confirmed.
-    pub confirm_max: Duration,
-}
-
-impl Default for ReplayOptions {
-    fn default() -> Self {
-        Self {
-            force: false,
-            per_second_max: None,
-            count_max: usize::MAX,
-            confirm_max: Duration::from_secs(10),
-        }
-    }
-}
-
-/// How far a replay is, and at the end what it did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReplaySummary {
-    /// Letters in the queue when it began; it looks at no more, so what dies again is not met again.
-    pub ready: usize,
-    /// Letters looked at.
-    pub seen: usize,
-    /// Letters whose copy is confirmed and which are gone from the dead letters.
-    pub replayed: usize,
-    /// Letters the filter did not want.
-    pub unwanted: usize,
-    /// Letters refused because they were replayed too often.
-    pub refused: usize,
-    /// Why it ended early; the letters not replayed are all still there.
-    pub stopped_by: Option<StopReason>,
-}
-
-/// What became of one wanted letter; for an audit, so it names the letter and shows nothing of its body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settled {
-    /// The letter's message id, which its copy carries, too.
-    pub message_id: String,
-    /// Why the letter had died.
-    pub reason: String,
-    /// How often it had been replayed before.
-    pub replayed_before: u32,
-    /// What became of it.
-    pub fate: Fate,
-}
-
-/// What became of one wanted letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// Its copy is confirmed and the letter is acked.
-    Replayed,
-    /// It was replayed too often; it is still there.
-    Refused,
-    /// Its copy was not confirmed; it is still there.
-    Kept(PublishError),
-}
-
-/// Why a replay ended before the last letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum StopReason {
-    /// A copy was not confirmed.
-    #[error("a copy could not be published: {0}")]
-    Publish(#[from] PublishError),
-    /// So many unwanted letters lie before the rest that no more may be held.
-    #[error("holding {HELD_MAX} letters that are not wanted; narrow the queue down first")]
-    HeldMax,
-}
-
 /// Replays the letters that `wanted` picks, oldest first, through `publisher`.
+///
+/// A command that no receiver took is not published: `owe_again` lets it be owed, and says how that went.
 ///
 /// Unwanted letters are held until the end and then returned; [`HELD_MAX`] bounds them. `now_ms` is asked for each
 /// letter's replayed-at. `progress` is called after every letter looked at, and with each wanted letter whose fate is
@@ -123,13 +49,18 @@ pub enum StopReason {
 ///
 /// # Cancel safety
 /// Dropping the future loses nothing; copies that were in flight may exist beside their letters.
-pub async fn replay(
+#[expect(
+    clippy::too_many_arguments,
+    reason = "two of them are what an operator watches and decides with"
+)]
+pub async fn replay<Owed: Future<Output = Owing>>(
     urls: &BrokerUrls,
     role: &str,
     publisher: &Publisher,
     options: &ReplayOptions,
     now_ms: impl Fn() -> i64,
     mut wanted: impl FnMut(&DeadLetter) -> bool,
+    owe_again: impl Fn(DeadLetter) -> Owed,
     mut progress: impl FnMut(&ReplaySummary, Option<&Settled>),
 ) -> Result<ReplaySummary, DeadLetterError> {
     let desk = Desk::open(urls, role).await?;
@@ -142,62 +73,83 @@ pub async fn replay(
     let limit = desk.ready.min(options.count_max);
     while summary.seen < limit && summary.stopped_by.is_none() {
         if summary.unwanted + summary.refused >= HELD_MAX {
-            summary.stopped_by = Some(StopReason::HeldMax);
+            summary.stopped_by = Some(StopReason::HeldMax(HELD_MAX));
             break;
         }
         let next = desk.next();
-        let Some((tag, letter)) = settling(&desk, &mut copies, &mut summary, &mut progress, next).await??
+        let Some((tag, held)) = settling(&desk, &mut copies, &mut summary, &mut progress, next).await??
         else {
             break;
         };
         summary.seen += 1;
-        if !wanted(&letter) {
+        if !wanted(&held.letter) {
             summary.unwanted += 1;
-        } else if letter.envelope.replay >= REPLAY_COUNT_MAX && !options.force {
+        } else if held.letter.envelope.replay >= REPLAY_COUNT_MAX && !options.force {
             summary.refused += 1;
-            progress(&summary, Some(&settled(&letter, Fate::Refused)));
+            progress(&summary, Some(&settled(&held.letter, Fate::Refused)));
         } else {
             if let Some(pace) = pace.as_mut() {
                 settling(&desk, &mut copies, &mut summary, &mut progress, pace.tick()).await?;
             }
-            copies.push(copying(publisher, options.confirm_max, tag, letter, now_ms()));
+            copies.push(copying(
+                publisher,
+                options.confirm_max,
+                tag,
+                held,
+                &owe_again,
+                now_ms(),
+            ));
         }
         if copies.len() >= INFLIGHT_MAX
-            && let Some((tag, settled)) = copies.next().await
+            && let Some((tag, settled, stop)) = copies.next().await
         {
-            settle_one(&desk, tag, &settled, &mut summary).await?;
+            settle_one(&desk, tag, &settled, stop, &mut summary).await?;
             progress(&summary, Some(&settled));
         }
         progress(&summary, None);
     }
-    while let Some((tag, settled)) = copies.next().await {
-        settle_one(&desk, tag, &settled, &mut summary).await?;
+    while let Some((tag, settled, stop)) = copies.next().await {
+        settle_one(&desk, tag, &settled, stop, &mut summary).await?;
         progress(&summary, Some(&settled));
     }
     desk.close().await;
     Ok(summary)
 }
 
-/// Publishes one copy and says what became of it.
-async fn copying(
+/// Publishes one copy, or lets a command be owed, and says what became of it.
+async fn copying<Owed: Future<Output = Owing>>(
     publisher: &Publisher,
     confirm_max: Duration,
     tag: u64,
-    letter: DeadLetter,
+    held: Held,
+    owe_again: &impl Fn(DeadLetter) -> Owed,
     now_ms: i64,
-) -> (u64, Settled) {
-    let mut settled = settled(&letter, Fate::Replayed);
-    let deadlines = PublishDeadlines::within(confirm_max);
-    if let Err(error) = publisher.publish(copy_of(letter, now_ms), deadlines).await {
-        settled.fate = Fate::Kept(error);
+) -> (u64, Settled, Option<StopReason>) {
+    let mut settled = settled(&held.letter, Fate::Replayed);
+    let mut stop = None;
+    if held.letter.origin == Origin::Callback {
+        match owe_again(held.letter).await {
+            Owing::Owed => {}
+            Owing::Overtaken => settled.fate = Fate::Overtaken,
+            Owing::Failed(why) => {
+                settled.fate = Fate::Kept(why.clone());
+                stop = Some(StopReason::Owe(why));
+            }
+        }
+    } else {
+        let deadlines = PublishDeadlines::within(confirm_max);
+        if let Err(error) = publisher.publish(copy_of(held, now_ms), deadlines).await {
+            settled.fate = Fate::Kept(error.to_string());
+            stop = Some(StopReason::Copy(error.to_string()));
+        }
     }
-    (tag, settled)
+    (tag, settled, stop)
 }
 
 /// Waits for something else, and settles copies meanwhile: they make progress only while somebody polls them.
 async fn settling<T>(
     desk: &Desk,
-    copies: &mut (impl Stream<Item = (u64, Settled)> + Unpin),
+    copies: &mut (impl Stream<Item = (u64, Settled, Option<StopReason>)> + Unpin),
     summary: &mut ReplaySummary,
     progress: &mut impl FnMut(&ReplaySummary, Option<&Settled>),
     waiting: impl Future<Output = T>,
@@ -206,8 +158,8 @@ async fn settling<T>(
     loop {
         tokio::select! {
             done = &mut waiting => return Ok(done),
-            Some((tag, settled)) = copies.next() => {
-                settle_one(desk, tag, &settled, summary).await?;
+            Some((tag, settled, stop)) = copies.next() => {
+                settle_one(desk, tag, &settled, stop, summary).await?;
                 progress(summary, Some(&settled));
             }
         }
@@ -218,6 +170,7 @@ async fn settle_one(
     desk: &Desk,
     tag: u64,
     settled: &Settled,
+    stop: Option<StopReason>,
     summary: &mut ReplaySummary,
 ) -> Result<(), DeadLetterError> {
     match settled.fate {
@@ -225,8 +178,14 @@ async fn settle_one(
             desk.remove(tag).await?;
             summary.replayed += 1;
         }
-        Fate::Kept(error) => summary.stopped_by = summary.stopped_by.or(Some(error.into())),
-        Fate::Refused => {}
+        Fate::Overtaken => {
+            desk.remove(tag).await?;
+            summary.overtaken += 1;
+        }
+        Fate::Kept(_) | Fate::Refused => {}
+    }
+    if summary.stopped_by.is_none() {
+        summary.stopped_by = stop;
     }
     Ok(())
 }
@@ -247,13 +206,14 @@ fn pace(per_second_max: u32) -> Interval {
 }
 
 /// A fresh message: same body and id, nothing of its deaths, one replay more.
-fn copy_of(letter: DeadLetter, now_ms: i64) -> Outgoing {
+fn copy_of(held: Held, now_ms: i64) -> Outgoing {
+    let letter = held.letter;
     let (exchange, key) = match letter.origin {
         Origin::Event => (topology::EVENTS, String::new()),
-        Origin::Command => (topology::COMMANDS, letter.routing_key),
+        Origin::Command | Origin::Callback => (topology::COMMANDS, letter.routing_key),
     };
     let mut outgoing = Outgoing::to(exchange, key, letter.envelope.body);
-    outgoing.headers = letter.raw_headers;
+    outgoing.headers = held.raw_headers;
     outgoing.headers.retain(|name| {
         let former = STRIPPED.contains(&name) || name == DEAD_ORIGIN;
         !former && !STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -263,7 +223,7 @@ fn copy_of(letter: DeadLetter, now_ms: i64) -> Outgoing {
         i64::from(letter.envelope.replay.saturating_add(1)),
     );
     outgoing.headers.set_int(header::REPLAYED_AT, now_ms);
-    outgoing.properties = kept(&letter.properties);
+    outgoing.properties = kept(&held.properties);
     outgoing.with_message_id(&letter.envelope.message_id)
 }
 

@@ -12,13 +12,10 @@ use lapin::{
 use porchlight_event::{
     envelope::{Envelope, header},
     ids,
-    queue::{DeathNote, RetryTier},
+    queue::{DeathNote, Origin, RetryTier},
 };
 
-use crate::{
-    dead_letter::{DEAD_ORIGIN, ORIGIN_COMMAND},
-    topology,
-};
+use crate::{dead_letter::DEAD_ORIGIN, topology};
 
 /// Persistent: quorum queues keep everything on disk anyway, dead-lettered copies keep this mode.
 const DELIVERY_MODE_PERSISTENT: u8 = 2;
@@ -181,12 +178,12 @@ impl Outgoing {
             .with_timestamp_ms(at_ms)
     }
 
-    /// A command to the dead letters, with the reason; a replay sends it to `porchlight.commands` again.
+    /// A command that no receiver took to the dead letters, with the reason; a replay lets it be owed again.
     #[must_use]
     pub fn dead_command(id: &str, action: &str, kind: &str, json: Bytes, note: DeathNote<'_>) -> Self {
         let mut outgoing = Self::command(id, action, kind, json, note.at_ms).with_note(note);
         outgoing.exchange = Cow::Borrowed(topology::DEAD);
-        outgoing.headers.set_text(DEAD_ORIGIN, ORIGIN_COMMAND);
+        outgoing.headers.set_text(DEAD_ORIGIN, Origin::Callback.as_str());
         outgoing
     }
 

@@ -6,6 +6,7 @@ pub mod envelope;
 pub mod ids;
 mod loose;
 pub mod queue;
+pub mod replay;
 pub mod ring_event;
 pub mod sample;
 pub mod signature;
