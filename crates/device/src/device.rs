@@ -259,6 +259,11 @@ impl Device {
         }
         self.account = registers.clone();
         self.account_id = after;
+        self.cancel_strangers(cause, now_ms)
+    }
+
+    /// Ends every operation that was registered for another account than the device's.
+    pub(crate) fn cancel_strangers(&mut self, cause: &Cause, now_ms: i64) -> Vec<Command> {
         let mut commands = Vec::new();
         let strangers: Vec<_> = self
             .operations
@@ -331,7 +336,7 @@ impl Device {
     }
 
     /// Derives the status anew and brings every operation in line with it.
-    fn settle(&mut self, timestamp_ms: i64, cause: &Cause, now_ms: i64) -> Vec<Command> {
+    pub(crate) fn settle(&mut self, timestamp_ms: i64, cause: &Cause, now_ms: i64) -> Vec<Command> {
         let status = self.derived_status();
         if status != self.status {
             self.status = status;

@@ -11,10 +11,12 @@
 //! moves its register: when a late `device_added` proves that the device is back, the status is already right.
 
 pub mod account;
+pub mod carry;
 pub mod command;
 pub mod device;
 pub mod ledger;
 pub mod marks;
+pub mod merge;
 pub mod model;
 pub mod news;
 pub mod operation;

@@ -4,6 +4,7 @@
 //! state for the same calls; their tests drive both side by side.
 
 use crate::command::OweAgain;
+use crate::merge;
 use crate::records::{self, Line, Records};
 use crate::{AccountRegisters, Command, Decision, Device, News, Registration, RegistrationError, Subject};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +63,24 @@ impl Ledger {
     pub fn owe_again(&mut self, command: &Command, now_ms: i64) -> OweAgain {
         let Ok(again) = records::owe_again(self, command, now_ms);
         again
+    }
+
+    /// Takes in what another ledger knew of an account.
+    pub fn restore_account(
+        &mut self,
+        account_id: &str,
+        registers: &AccountRegisters,
+        now_ms: i64,
+    ) -> Vec<Command> {
+        let Ok(commands) = merge::restore_account(self, account_id, registers, now_ms);
+        commands
+    }
+
+    /// Takes in what another ledger knew of a device.
+    pub fn restore_device(&mut self, other: &Device, now_ms: i64) -> Vec<Command> {
+        let Ok((device, commands, ())) = merge::merged_device(self, other, now_ms);
+        self.devices.insert(device.device_id.clone(), device);
+        commands
     }
 
     /// The device, made when it is not known yet.

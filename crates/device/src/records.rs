@@ -130,14 +130,26 @@ fn apply_to_account<R: Records>(
     if registers == before {
         return Ok(decision);
     }
+    decision.commands = tell_devices(records, account_id, &registers, news, now_ms)?;
+    Ok(decision)
+}
+
+/// Stores the registers of an account, which moved, and tells every device of it; what they owe then.
+pub(crate) fn tell_devices<R: Records>(
+    records: &mut R,
+    account_id: &str,
+    registers: &AccountRegisters,
+    news: &News,
+    now_ms: i64,
+) -> Result<Vec<Command>, R::Error> {
     let devices = records.devices_of(account_id)?;
-    records.store_account(account_id, &registers)?;
+    records.store_account(account_id, registers)?;
     let cause = Cause::of(news);
+    let mut commands = Vec::new();
     for device_id in devices {
         let (mut device, row) = records.device(&device_id)?;
         let status = device.status;
-        let owed = device.account_changed(&registers, &cause, now_ms);
-        decision.commands.extend(owed);
+        commands.extend(device.account_changed(registers, &cause, now_ms));
         let line = (device.status != status).then_some(Line {
             news,
             outcome: Outcome::Applied,
@@ -146,7 +158,7 @@ fn apply_to_account<R: Records>(
         });
         records.store_device(row, device, line)?;
     }
-    Ok(decision)
+    Ok(commands)
 }
 
 /// Registers an operation on a device, which is first told what is known of its account: an account that was
