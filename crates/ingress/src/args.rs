@@ -10,10 +10,10 @@ pub use edge::EdgeArgs;
 
 const INTRO: &str = "\
 Receives Ring's webhooks: verifies the signature over the raw body, stores the event in RabbitMQ, and answers 200 \
-only when the broker has confirmed it.
+only when the broker has confirmed it. With a spool, events are kept on this machine's disk while the broker is away.
 
 Every setting is a flag or a variable of the same name; a flag wins. An empty variable counts as not set. Spans of \
-time need a unit (ms, s, m, h); sizes are bytes, or end in KiB, MiB or GiB.";
+time need a unit (ms, s, m, h); sizes are bytes, or end in KiB, MiB, GiB or TiB.";
 
 const OUTRO: &str = "\
 Signals:
@@ -36,6 +36,8 @@ pub struct Args {
     pub(crate) edge: EdgeArgs,
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
+    #[command(flatten)]
+    pub(crate) spool: SpoolArgs,
     #[command(flatten)]
     pub(crate) operation: OperationArgs,
 }
@@ -83,6 +85,31 @@ pub(crate) struct BrokerArgs {
         help_heading = "Queue"
     )]
     pub(crate) slot_timeout: String,
+}
+
+/// Flags and variables of keeping events on this machine's disk.
+#[derive(Group)]
+pub(crate) struct SpoolArgs {
+    /// Directory of the spool, this ingress's alone: events are stored there while RabbitMQ is away, and handed over when
+    /// it is back. Not set: no spool.
+    #[arg(
+        long,
+        env = "PORCHLIGHT_DATA_DIR",
+        hide_env_values = true,
+        value_name = "DIRECTORY",
+        help_heading = "Spool"
+    )]
+    pub(crate) data_dir: Option<String>,
+    /// Most that the spool may hold; beyond it 503. 16MiB to 1TiB.
+    #[arg(
+        long,
+        env = "PORCHLIGHT_SPOOL_BYTES_MAX",
+        hide_env_values = true,
+        value_name = "BYTES",
+        default_value = "1GiB",
+        help_heading = "Spool"
+    )]
+    pub(crate) spool_bytes_max: String,
 }
 
 /// Flags and variables of watching the process.

@@ -75,6 +75,5 @@ fn readiness(keys: &KeysInForce, storage: &Storage, stop: &CancellationToken) ->
     if keys.borrow().is_none() {
         reasons.push(NotReady::new("keys_missing", "no signing keys are loaded"));
     }
-    reasons.extend(storage.not_ready());
-    reasons.into()
+    Readiness::from(reasons).merge(storage.readiness())
 }

@@ -6,6 +6,7 @@
 //! - [`edge`]: the public side as one part, for whoever composes a process out of it.
 //! - `server`: connections, and how they end.
 //! - `receive`: one request in, stored or not; `body` reads it, [`storage`] hands it over.
+//! - [`spool`]: where events are kept while the queue is away, if a directory for it is set.
 //! - `reply`: the only place where a refusal or a failure becomes an answer and a log line.
 //! - `keys`, `tls`: what can be changed while running.
 
@@ -18,6 +19,7 @@ mod receive;
 mod reply;
 mod server;
 pub mod settings;
+pub mod spool;
 pub mod storage;
 mod tls;
 
@@ -32,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::edge::Edge;
 pub use crate::settings::{EdgeArgs, EdgeSettings, Settings};
+pub use crate::spool::Spool;
 pub use crate::storage::Storage;
 
 /// The sockets of this process, bound already.
@@ -44,19 +47,24 @@ pub struct Listeners {
 }
 
 /// Runs until `stop`, then drains: first not ready but still serving, then no new connections, then only answers that
-/// are owed, and last the connection to the broker.
+/// are owed, then the spool if there is one, and last the connection to the broker.
 ///
-/// Whatever the broker does, this goes on; without one every event is answered 503.
+/// Whatever the broker does, this goes on; without one every event goes to the spool, or is answered 503.
 pub async fn run(
     listeners: Listeners,
     settings: Settings,
+    spool: Option<Spool>,
     hangups: Hangups,
     stop: CancellationToken,
 ) -> Drained {
     let ended = CancellationToken::new();
     let mut metrics = Metrics::new(env!("CARGO_PKG_VERSION"), "ingress");
     let publisher = Publisher::start(settings.broker.publisher, CancellationToken::new());
-    let storage = Storage::new(Queue::RabbitMq(publisher), settings.broker.slot_timeout);
+    let mut storage = Storage::new(Queue::RabbitMq(publisher), settings.broker.slot_timeout);
+    if let Some(spool) = spool {
+        storage = storage.with_spool(spool);
+    }
+    let grace = settings.edge.shutdown_grace();
     let edge = Edge::prepare(settings.edge, storage.clone(), hangups, &mut metrics);
     let shown = Admin {
         ready: edge.ready(stop.clone()),
@@ -67,7 +75,7 @@ pub async fn run(
     };
     let watched = tokio::spawn(admin::serve(listeners.admin, shown, ended.clone()));
     let drained = edge.serve(listeners.public, stop).await;
-    storage.close().await;
+    storage.close(grace).await;
     ended.cancel();
     // Its only failure is a panic, which was reported where it happened.
     let _ = watched.await;

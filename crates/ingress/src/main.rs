@@ -2,12 +2,13 @@
 //!
 //! Everything it does in between is in the library.
 
+use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 use porchlight_ingress::settings::Args;
-use porchlight_ingress::{Listeners, Settings};
+use porchlight_ingress::{Listeners, Settings, Spool};
 use porchlight_service::stop::{self, Drained, Hangups};
 use porchlight_service::{exit, http, settings, telemetry};
 
@@ -40,13 +41,28 @@ async fn main() -> ExitCode {
             ExitCode::from(exit::FAILED)
         }
         Err(error) => {
-            tracing::error!(%error, "cannot start");
+            tracing::error!(error = chain(error.as_ref()), "cannot start");
             ExitCode::from(exit::FAILED)
         }
     }
 }
 
-async fn run(mut settings: Settings) -> io::Result<Drained> {
+type StartError = Box<dyn Error + Send + Sync>;
+
+/// An error with everything that is behind it.
+fn chain(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut behind = error.source();
+    while let Some(error) = behind {
+        words = format!("{words}: {error}");
+        behind = error.source();
+    }
+    words
+}
+
+async fn run(mut settings: Settings) -> Result<Drained, StartError> {
+    // First of all: a spool that cannot be used is found before anybody is served.
+    let spool = settings.spool.as_ref().map(Spool::open).transpose()?;
     let stop = stop::on_signals()?;
     let hangups = Hangups::listen()?;
     let bind = |name, address| {
@@ -65,7 +81,8 @@ async fn run(mut settings: Settings) -> io::Result<Drained> {
         path = settings.edge.webhook_path(),
         tls = settings.edge.tls.is_some(),
         broker = %settings.broker.publisher.urls,
+        spool = ?settings.spool.as_ref().map(|spool| &spool.dir),
         "listening"
     );
-    Ok(porchlight_ingress::run(listeners, settings, hangups, stop).await)
+    Ok(porchlight_ingress::run(listeners, settings, spool, hangups, stop).await)
 }

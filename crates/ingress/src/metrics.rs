@@ -15,7 +15,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::body::BodyMemory;
-use crate::storage::{STATES, Storage};
+use crate::spool::SpoolStats;
+use crate::storage::{SPOOL_STATES, STATES, Storage};
 
 /// Seconds; fine where answers should be, coarse up to the last answer that Ring waits for.
 const LATENCY_BUCKETS: [f64; 12] = [
@@ -107,8 +108,12 @@ impl IngressMetrics {
         metrics
     }
 
-    pub(crate) fn count_stored(&self) {
-        self.stored.inc();
+    pub(crate) fn count_stored(&self, spooled: bool) {
+        if spooled {
+            self.count_request(200, "spooled");
+        } else {
+            self.stored.inc();
+        }
     }
 
     pub(crate) fn count_request(&self, answer: u16, cause: &'static str) {
@@ -143,19 +148,20 @@ impl Collector for StateCollector {
             (
                 "inflight_publishes",
                 "Events handed to the queue and not settled, late ones included",
-                stats.inflight,
+                stats.inflight as u64,
             ),
             (
                 "publish_window",
                 "Most events in flight at once",
-                stats.inflight_max,
+                stats.inflight_max as u64,
             ),
-            ("body_memory_bytes", "Memory taken by bodies", self.memory.taken()),
+            (
+                "body_memory_bytes",
+                "Memory taken by bodies",
+                self.memory.taken() as u64,
+            ),
         ];
-        for (name, help, value) in gauges {
-            let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
-        }
+        put_gauges(&mut encoder, &gauges)?;
         let counters = [
             (
                 "confirms_late",
@@ -178,21 +184,72 @@ impl Collector for StateCollector {
                 stats.reconnects_total,
             ),
         ];
-        for (name, help, value) in counters {
-            ConstCounter::new(value).encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                MetricType::Counter,
-            )?)?;
-        }
-        let now = self.storage.state();
+        put_counters(&mut encoder, &counters)?;
         let help = "1 for the state that the queue is in";
-        let mut states = encoder.encode_descriptor("queue_state", help, None, MetricType::Gauge)?;
-        for state in STATES {
-            let gauge = ConstGauge::new(i64::from(state == now));
-            gauge.encode(states.encode_family(&[("state", state)])?)?;
+        put_state(&mut encoder, "queue_state", help, &STATES, self.storage.state())?;
+        match self.storage.spool() {
+            Some((state, stats)) => put_spool(&mut encoder, state, stats),
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+fn put_spool(
+    encoder: &mut DescriptorEncoder<'_>,
+    state: &'static str,
+    stats: SpoolStats,
+) -> Result<(), fmt::Error> {
+    let help = "Seconds for which the oldest event has been in the spool";
+    let gauges = [
+        ("spool_events", "Events in the spool", stats.events),
+        ("spool_bytes", "Bytes in use in the spool's file", stats.bytes),
+        ("spool_oldest_age_seconds", help, stats.oldest_age_seconds),
+    ];
+    put_gauges(encoder, &gauges)?;
+    let help = "Events that were handed over from the spool to the queue";
+    let counters = [
+        (
+            "spool_stored",
+            "Events that were stored in the spool",
+            stats.stored_total,
+        ),
+        ("spool_handed_over", help, stats.handed_over_total),
+    ];
+    put_counters(encoder, &counters)?;
+    let help = "1 for the state that the spool is in";
+    put_state(encoder, "spool_state", help, &SPOOL_STATES, state)
+}
+
+fn put_gauges(encoder: &mut DescriptorEncoder<'_>, gauges: &[(&str, &str, u64)]) -> Result<(), fmt::Error> {
+    for (name, help, value) in gauges {
+        let value = ConstGauge::new(i64::try_from(*value).unwrap_or(i64::MAX));
+        value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+    }
+    Ok(())
+}
+
+fn put_counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    counters: &[(&str, &str, u64)],
+) -> Result<(), fmt::Error> {
+    for (name, help, value) in counters {
+        let value = ConstCounter::new(*value);
+        value.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+    }
+    Ok(())
+}
+
+fn put_state(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    all: &[&'static str],
+    now: &str,
+) -> Result<(), fmt::Error> {
+    let mut states = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for state in all {
+        let gauge = ConstGauge::new(i64::from(*state == now));
+        gauge.encode(states.encode_family(&[("state", *state)])?)?;
+    }
+    Ok(())
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::body::{self, BodyError, BodyLimits, BodyMemory};
 use crate::keys::KeysInForce;
 use crate::metrics::{IngressMetrics, StateCollector};
-use crate::storage::{Storage, StoreFailure};
+use crate::storage::{Storage, StoreFailure, Stored};
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -54,6 +54,8 @@ pub(crate) struct Receiver {
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) message_id: String,
+    /// It is in the spool.
+    pub(crate) spooled: bool,
 }
 
 /// Why a request is not accepted.
@@ -148,10 +150,13 @@ impl Receiver {
             replay: 0,
         };
         let stored = self.storage.store(&envelope, answer_by).await?;
-        self.metrics.confirm_seconds.observe(stored.latency.as_secs_f64());
+        if let Stored::Queue { latency } = stored {
+            self.metrics.confirm_seconds.observe(latency.as_secs_f64());
+        }
         self.metrics.body_bytes.inc_by(bytes);
         Ok(Accepted {
             message_id: envelope.message_id,
+            spooled: matches!(stored, Stored::Spool),
         })
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
 use porchlight_event::Refusal;
+use porchlight_journal::JournalError;
 use porchlight_queue::QueueError;
 use porchlight_service::LogGate;
 use porchlight_service::http::{self, Answer};
@@ -104,7 +105,8 @@ fn cause_of(error: &ReceiveError) -> Cause {
             "signatures cannot be checked now",
             Ends::IfBody,
         ),
-        E::NotStored(StoreFailure(error)) => not_stored(*error),
+        E::NotStored(StoreFailure::Queue(error)) => not_stored(*error),
+        E::NotStored(StoreFailure::Spool { spool, .. }) => not_spooled(spool),
     }
 }
 
@@ -119,6 +121,19 @@ fn not_stored(error: QueueError) -> Cause {
         QueueError::TimedOut => ("confirm_timeout", "the event is not known to be stored"),
         QueueError::Disconnected => ("queue_disconnected", "the event is not known to be stored"),
         QueueError::Stopping => ("stopping", "this server is stopping"),
+    };
+    cause(503, code, text, Ends::No)
+}
+
+fn not_spooled(error: &JournalError) -> Cause {
+    let (code, text) = match error {
+        JournalError::Full => ("spool_full", "events cannot be stored now"),
+        JournalError::WindowFull => ("window_full", "too many events are being stored"),
+        JournalError::TimedOut => ("spool_timeout", "the event is not known to be stored"),
+        JournalError::Stopping => ("stopping", "this server is stopping"),
+        JournalError::Failed(_) | JournalError::Busy | JournalError::Unreadable(_) => {
+            ("spool_failed", "the event could not be stored")
+        }
     };
     cause(503, code, text, Ends::No)
 }
@@ -147,7 +162,7 @@ impl Replier {
     ) -> Reply {
         let error = match outcome {
             Ok(accepted) => {
-                metrics.count_stored();
+                metrics.count_stored(accepted.spooled);
                 return Reply {
                     answer: stored(&accepted),
                     lingers: false,
@@ -232,8 +247,20 @@ mod tests {
             QueueError::Disconnected,
             QueueError::Stopping,
         ];
-        let queue = queue.map(|error| ReceiveError::NotStored(StoreFailure(error)));
-        for error in failures.into_iter().chain(queue) {
+        let spool = [
+            JournalError::Full,
+            JournalError::Failed("disk I/O error".to_owned()),
+            JournalError::TimedOut,
+            JournalError::WindowFull,
+            JournalError::Busy,
+            JournalError::Stopping,
+        ];
+        let spool = spool.map(|spool| StoreFailure::Spool {
+            queue: QueueError::Unavailable,
+            spool,
+        });
+        let stores = queue.map(StoreFailure::Queue).into_iter().chain(spool);
+        for error in failures.into_iter().chain(stores.map(ReceiveError::NotStored)) {
             let shown = format!("{error:?}");
             let answer = reply(error, true).answer;
             assert_eq!(answer.status(), 503, "{shown}");

@@ -3,6 +3,7 @@
 //! Checking reads the files that settings name, and does nothing else to the world.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::CommandFactory as _;
@@ -10,8 +11,8 @@ use porchlight_broker::{BrokerUrls, PublisherConfig};
 use porchlight_service::telemetry::LogSettings;
 use porchlight_service::{Checker, Problems, Secret};
 
-use crate::args::BrokerArgs;
 pub use crate::args::{Args, EdgeArgs};
+use crate::args::{BrokerArgs, SpoolArgs};
 use crate::keys::KeySource;
 use crate::receive::ReceiveLimits;
 use crate::server::ServerLimits;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub edge: EdgeSettings,
     /// Where events are stored.
     pub broker: BrokerSettings,
+    /// Where they are stored while that is away.
+    pub spool: Option<SpoolSettings>,
     /// Where health and metrics are shown.
     pub admin_listen: SocketAddr,
     /// The control API's token.
@@ -56,6 +59,15 @@ pub struct BrokerSettings {
     pub slot_timeout: Duration,
 }
 
+/// Where and how much the spool keeps.
+#[derive(Debug, Clone)]
+pub struct SpoolSettings {
+    /// The directory, this process's alone.
+    pub dir: PathBuf,
+    /// Bytes in use at which no more is taken.
+    pub bytes_max: u64,
+}
+
 impl Settings {
     /// Checks everything, reads the files that settings name, and takes the log's settings apart from the rest.
     ///
@@ -67,6 +79,7 @@ impl Settings {
         let operation = &args.operation;
         let log = LogSettings::read(c, &operation.log, &operation.log_format);
         let broker = BrokerSettings::check(c, &args.broker);
+        let spool = SpoolSettings::check(c, &args.spool);
         let edge = EdgeSettings::check(c, &args.edge);
         let admin_listen = c.address("PORCHLIGHT_ADMIN_LISTEN", &operation.admin_listen);
         let admin_token = c.optional_secret(
@@ -82,6 +95,7 @@ impl Settings {
         let settings = Self {
             edge,
             broker,
+            spool,
             admin_listen,
             admin_token,
         };
@@ -114,6 +128,11 @@ impl EdgeSettings {
     /// The path that Ring posts to.
     pub fn webhook_path(&self) -> &str {
         &self.receive.path
+    }
+
+    /// Stopping: how long what is owed may take.
+    pub fn shutdown_grace(&self) -> Duration {
+        self.server.shutdown_grace
     }
 
     /// Takes fewer connections where the system allows too few open files, and warns: strangers could otherwise use up
@@ -149,6 +168,20 @@ impl BrokerSettings {
         Some(Self {
             publisher,
             slot_timeout,
+        })
+    }
+}
+
+impl SpoolSettings {
+    fn check(c: &mut Checker, args: &SpoolArgs) -> Option<Self> {
+        let bytes_max = c.bytes(
+            "PORCHLIGHT_SPOOL_BYTES_MAX",
+            &args.spool_bytes_max,
+            16 << 20..=1 << 40,
+        );
+        Some(Self {
+            dir: c.optional_path(args.data_dir.as_deref())?,
+            bytes_max: bytes_max as u64,
         })
     }
 }
@@ -274,6 +307,19 @@ mod tests {
             problems.contains("PORCHLIGHT_SIGNING_KEYS (--signing-keys)"),
             "{problems}"
         );
+    }
+
+    #[test]
+    fn there_is_a_spool_only_where_a_directory_is_named() {
+        let keys = ["--signing-keys", "ring=k"];
+        assert!(check(&keys).unwrap().spool.is_none());
+        let spool = check(&[&keys[..], &["--data-dir", "/d"]].concat())
+            .unwrap()
+            .spool
+            .unwrap();
+        assert_eq!((spool.dir, spool.bytes_max), ("/d".into(), 1 << 30));
+        let problems = check(&[&keys[..], &["--spool-bytes-max", "1MiB"]].concat()).unwrap_err();
+        assert!(problems.contains("it must be 16MiB to 1TiB"), "{problems}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The ingress over real sockets: every answer, deadlines, limits, TLS and the stop.
 //!
-//! Only `frozen` has a broker. Elsewhere a signed event is answered 503 `queue_unavailable`, which shows that
+//! Only `frozen` and `spool` have a broker. Elsewhere a signed event is answered 503 `queue_unavailable`, which shows that
 //! everything before storing let it pass.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -9,6 +9,7 @@ mod answers;
 mod connections;
 mod frozen;
 mod reload;
+mod spool;
 mod stopping;
 mod support;
 mod tls;

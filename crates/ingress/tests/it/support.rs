@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use porchlight_event::SigningKey;
 use porchlight_ingress::settings::Args;
-use porchlight_ingress::{Listeners, Settings};
+use porchlight_ingress::{Listeners, Settings, Spool};
 use porchlight_service::http;
 use porchlight_service::stop::{Drained, Hangups};
 use porchlight_testbed::http::{RawConnection, Response, encode, get};
@@ -40,6 +40,11 @@ impl Ingress {
 
     /// The same without a key.
     pub(crate) async fn start_bare(flags: &[&str]) -> Self {
+        Self::start_changed(flags, |_| {}).await
+    }
+
+    /// The same, with settings that no flag allows.
+    pub(crate) async fn start_changed(flags: &[&str], change: impl FnOnce(&mut Settings)) -> Self {
         let nowhere = format!("amqp://guest:guest@127.0.0.1:{}/%2f", free_port());
         let mut given = [&["test"], flags].concat();
         for (flag, value) in [("--amqp-url", nowhere.as_str()), ("--drain-delay", "0s")] {
@@ -48,7 +53,9 @@ impl Ingress {
             }
         }
         let args = Args::try_parse_from(given).unwrap();
-        let (settings, _) = Settings::check(&args).unwrap_or_else(|problems| panic!("{problems}"));
+        let (mut settings, _) = Settings::check(&args).unwrap_or_else(|problems| panic!("{problems}"));
+        change(&mut settings);
+        let spool = settings.spool.as_ref().map(|spool| Spool::open(spool).unwrap());
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners {
             public: http::listen(any).unwrap(),
@@ -60,7 +67,7 @@ impl Ingress {
         );
         let (hangups, count) = watch::channel(0);
         let stop = CancellationToken::new();
-        let run = porchlight_ingress::run(listeners, settings, Hangups::counted(count), stop.clone());
+        let run = porchlight_ingress::run(listeners, settings, spool, Hangups::counted(count), stop.clone());
         Self {
             public,
             admin,

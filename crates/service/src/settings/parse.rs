@@ -6,7 +6,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 const UNITS_OF_TIME: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-const UNITS_OF_SIZE: [(&str, usize); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+const UNITS_OF_SIZE: [(&str, usize); 5] = [
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
 
 /// `250ms`, `5s`, `2m` or `1h`; a number needs its unit, since seconds and milliseconds are easily confused.
 ///
@@ -38,7 +44,7 @@ pub fn bytes(text: &str) -> Result<usize, String> {
     };
     let unit = if unit.is_empty() { "B" } else { unit };
     let Some((_, factor)) = UNITS_OF_SIZE.iter().find(|(name, _)| *name == unit) else {
-        return Err("has an unknown unit; the units are B, KiB, MiB and GiB".to_owned());
+        return Err("has an unknown unit; the units are B, KiB, MiB, GiB and TiB".to_owned());
     };
     number
         .checked_mul(*factor)
