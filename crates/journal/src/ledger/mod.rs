@@ -403,3 +403,7 @@ fn each<A, T>(
     }
     Ok(results)
 }
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

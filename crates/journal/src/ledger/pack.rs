@@ -21,10 +21,10 @@ impl Packer {
 
     pub(super) fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
-            self.bytes.push((number & 0x7f) as u8 | 0x80);
+            self.bytes.push(number.to_le_bytes()[0] | 0x80);
             number >>= 7;
         }
-        self.bytes.push(number as u8);
+        self.bytes.push(number.to_le_bytes()[0]);
     }
 
     /// Small numbers of either sign are short.
@@ -88,7 +88,6 @@ impl<'a> Unpacker<'a> {
         std::str::from_utf8(self.raw(length)?).ok()
     }
 
-    #[expect(clippy::option_option, reason = "unreadable, absent, and there")]
     pub(super) fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
         match self.byte()? {
             0 => Some(None),

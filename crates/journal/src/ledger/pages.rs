@@ -9,7 +9,7 @@ use porchlight_device::view::{DevicePage, DeviceSummary, HistoryEntry};
 use porchlight_device::{Device, Status};
 use rusqlite::{Connection, params};
 
-use super::records::{FIND_DEVICE, ODD, find, load_operations, number_of};
+use super::records::{FIND_DEVICE, Found, ODD, find, load_operations, number_of};
 use super::rows;
 use crate::error::WorkError;
 
@@ -22,7 +22,7 @@ pub(super) fn device(
     device_id: &str,
 ) -> Result<Option<(Device, Vec<HistoryEntry>)>, WorkError> {
     let (place, found) = find(&mut connection.prepare_cached(FIND_DEVICE)?, device_id)?;
-    let Some((_, body)) = found else {
+    let Some(Found { body, .. }) = found else {
         return Ok(None);
     };
     let read = rows::unpack_device(&body).ok_or(ODD)?;

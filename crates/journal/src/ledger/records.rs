@@ -60,11 +60,17 @@ pub(super) fn number_of(id: &str) -> i64 {
     i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// Reads the row of a device, which is at its place or behind it.
+/// A device's row as it lies in the file.
+pub(super) struct Found {
+    account: Option<i64>,
+    pub(super) body: Vec<u8>,
+}
+
+/// Reads the row of a device, which is at its place or behind it: where it is, or where it would be.
 pub(super) fn find(
     find_device: &mut CachedStatement,
     device_id: &str,
-) -> Result<(i64, Option<(Option<i64>, Vec<u8>)>), WorkError> {
+) -> Result<(i64, Option<Found>), WorkError> {
     let mut place = number_of(device_id);
     loop {
         let mut found = find_device.query([place])?;
@@ -73,7 +79,8 @@ pub(super) fn find(
         };
         let body = row.get_ref(1)?.as_blob().map_err(|_| ODD)?;
         if rows::unpack_id(body).ok_or(ODD)? == device_id {
-            return Ok((place, Some((row.get(0)?, body.to_vec()))));
+            let (account, body) = (row.get(0)?, body.to_vec());
+            return Ok((place, Some(Found { account, body })));
         }
         place = place.wrapping_add(1);
     }
@@ -161,7 +168,7 @@ impl<'c> Rows<'c> {
     }
 
     fn count(&mut self, status: Status, change: i64) {
-        self.counted[usize::from(rows::place_in(&Status::ALL, status))] += change;
+        self.counted[usize::from(rows::place_in(&Status::ALL, &status))] += change;
     }
 
     fn write_operations(
@@ -231,7 +238,7 @@ impl Records for Rows<'_> {
 
     fn device(&mut self, device_id: &str) -> Result<(Device, Row), WorkError> {
         let (place, found) = find(&mut self.find_device, device_id)?;
-        let Some((account, body)) = found else {
+        let Some(Found { account, body }) = found else {
             return Ok((Device::new(device_id), Row { place, stored: None }));
         };
         let read = rows::unpack_device(&body).ok_or(ODD)?;

@@ -48,7 +48,7 @@ pub(super) fn pack_device(device: &Device, history: &[u8]) -> Vec<u8> {
     packer.bytes.reserve(512 + history.len());
     packer.byte(VERSION);
     packer.text(id);
-    packer.byte(place_in(&Status::ALL, device.status));
+    packer.byte(place_in(&Status::ALL, &device.status));
     packer.maybe(device.status_since_ms, Packer::signed);
     packer.maybe(device.account_id.as_deref(), Packer::text);
     packer.number(device.operations.len() as u64);
@@ -65,7 +65,7 @@ pub(super) fn pack_device(device: &Device, history: &[u8]) -> Vec<u8> {
     }
     packer.maybe(device.news.as_ref(), |packer, (order, status)| {
         pack_order(packer, order, id);
-        packer.byte(place_in(&Status::ALL, *status));
+        packer.byte(place_in(&Status::ALL, status));
     });
     packer.raw(history);
     let filled = packer.bytes.len().next_multiple_of(BODY_STEP);
@@ -193,7 +193,7 @@ pub(super) fn unpack_account(body: &[u8]) -> Option<AccountRegisters> {
 pub(super) fn pack_operation(operation: &Operation) -> Vec<u8> {
     let mut packer = Packer::default();
     packer.byte(VERSION);
-    packer.byte(place_in(&State::ALL, operation.state));
+    packer.byte(place_in(&State::ALL, &operation.state));
     packer.number(operation.generation);
     packer.text(&operation.kind);
     packer.maybe(operation.account_id.as_deref(), Packer::text);
@@ -219,7 +219,7 @@ pub(super) fn unpack_operation(id: String, body: &[u8]) -> Option<Operation> {
 pub(super) fn pack_command(command: &Command) -> Vec<u8> {
     let mut packer = Packer::default();
     packer.byte(VERSION);
-    packer.byte(place_in(&Action::ALL, command.action));
+    packer.byte(place_in(&Action::ALL, &command.action));
     packer.number(command.generation);
     packer.text(&command.operation_id);
     packer.text(&command.kind);
@@ -266,9 +266,9 @@ fn pack_line(line: &Line, device_id: &str) -> Vec<u8> {
     pack_request(&mut packer, news.request_id.as_deref());
     pack_kind(&mut packer, &news.event_type);
     packer.signed(news.timestamp_ms);
-    packer.byte(place_in(&TIME_SOURCES, news.time_source));
-    packer.byte(place_in(&Outcome::ALL, line.outcome));
-    packer.byte(place_in(&Reason::ALL, line.reason));
+    packer.byte(place_in(&TIME_SOURCES, &news.time_source));
+    packer.byte(place_in(&Outcome::ALL, &line.outcome));
+    packer.byte(place_in(&Reason::ALL, &line.reason));
     packer.bytes
 }
 
@@ -316,7 +316,6 @@ fn pack_request(packer: &mut Packer, request_id: Option<&str>) {
     }
 }
 
-#[expect(clippy::option_option, reason = "unreadable, absent, and there")]
 fn unpack_request(read: &mut Unpacker) -> Option<Option<String>> {
     match read.byte()? {
         0 => Some(None),
@@ -371,8 +370,8 @@ fn unpack_kind(read: &mut Unpacker) -> Option<String> {
 }
 
 /// Values are stored as their place among all of their type, which is therefore only ever appended to.
-pub(super) fn place_in<T: PartialEq>(all: &[T], value: T) -> u8 {
-    let place = all.iter().position(|known| *known == value);
+pub(super) fn place_in<T: PartialEq>(all: &[T], value: &T) -> u8 {
+    let place = all.iter().position(|known| known == value);
     place
         .and_then(|place| u8::try_from(place).ok())
         .unwrap_or(u8::MAX)

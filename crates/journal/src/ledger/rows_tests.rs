@@ -71,7 +71,7 @@ fn a_history_keeps_its_newest_lines_whatever_their_ids() {
         ),
         (DEVICE.to_owned(), Some("6F9619FF-8B86-D011-B42D-00CF4FC964FF")),
         ("other\0".to_owned(), Some("6f9619ff-8b86-d011-b42d-00cf4fc964f-")),
-        ("\u{1f600}".repeat(1024), Some("")),
+        ("\u{1f600}".repeat(1024), Some("r\0")),
         ("x".to_owned(), None),
     ];
     let mut history = Vec::new();
