@@ -7,9 +7,10 @@ use porchlight_device::Status;
 use porchlight_device::view::{DevicePage, DeviceSummary, DeviceView};
 
 use crate::failure::{EXIT_CODES, Failure};
-use crate::ledger::{LedgerArgs, Which};
+use crate::ledger::Which;
 use crate::operations;
 use crate::output::{Output, Table, date, short};
+use crate::place::LedgerArgs;
 
 /// Devices that one question asks for: what the ledger gives at once.
 const PAGE_DEVICES: usize = 500;
@@ -76,7 +77,7 @@ pub(crate) async fn run(args: DevicesArgs, output: Output) -> Result<(), Failure
 }
 
 async fn list(args: ListArgs, output: Output) -> Result<(), Failure> {
-    let mut ledger = args.ledger.open()?;
+    let ledger = args.ledger.open()?;
     let which = Which {
         account: args.account,
         status: args.status,

@@ -5,6 +5,7 @@
 mod cli;
 mod clock;
 mod confirm;
+mod control_api;
 mod dead;
 mod devices;
 mod failure;
@@ -13,6 +14,7 @@ mod keys;
 mod ledger;
 mod operations;
 mod output;
+mod place;
 mod servers;
 mod simulate;
 mod status;
@@ -65,10 +67,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 /// Ends a command that has nothing to finish as soon as a signal comes.
-async fn until(
+async fn until<T>(
     stop: &CancellationToken,
-    command: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
+    command: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     stop.run_until_cancelled(command)
         .await
         .unwrap_or_else(|| Err(Failure::failed("stopped by a signal")))

@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use crate::confirm::{Consent, YesArgs};
 use crate::failure::{EXIT_CODES, Failure};
-use crate::ledger::{Ledger, LedgerArgs};
+use crate::ledger::Ledger;
 use crate::output::{Output, Table};
+use crate::place::LedgerArgs;
 
 /// Registers, lists and removes operations: work that is paused while its device is offline.
 #[derive(clap::Args)]
@@ -168,7 +169,7 @@ fn read_params() -> Result<String, Failure> {
 }
 
 async fn remove(
-    mut ledger: Ledger,
+    ledger: Ledger,
     device_id: &str,
     operation_id: &str,
     output: Output,

@@ -177,6 +177,19 @@ pub(crate) fn span(duration: Duration) -> String {
     }
 }
 
+/// A number of bytes for a person: `17 B`, `1.5 KiB`, `4.0 GiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1 << 10 {
+        return format!("{bytes} B");
+    }
+    // Tenths of the largest unit that is not more than the whole.
+    let power = (u64::from(bytes.ilog2()) / 10).min(4);
+    let tenths = u128::from(bytes) * 10 >> (10 * power);
+    let unit = usize::try_from(power - 1).map_or("TiB", |index| UNITS[index]);
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
 /// A progress bar on standard error when that is a terminal, else nothing.
 pub(crate) fn bar(total: u64, unit: &'static str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
@@ -242,6 +255,13 @@ mod tests {
         assert_eq!(date(Some(253_402_300_799_999)), "9999-12-31T23:59:59.999Z");
         assert_eq!(date(Some(-62_135_596_800_000)), "0001-01-01T00:00:00.000Z");
         assert_eq!(date(Some(i64::MIN)), "-9223372036854775808ms");
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!([size(0), size(1_023), size(1_024)], ["0 B", "1023 B", "1.0 KiB"]);
+        assert_eq!([size(1_536 << 10), size(4 << 30)], ["1.5 MiB", "4.0 GiB"]);
+        assert_eq!(size(u64::MAX), "16777215.9 TiB");
     }
 
     #[test]

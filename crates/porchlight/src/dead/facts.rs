@@ -2,29 +2,29 @@
 //!
 //! A body that is no event has no facts; it is still listed, shown and replayed.
 
-use porchlight_broker::DeadLetter;
-use porchlight_broker::dead_letter::Origin;
 use porchlight_event::RingEvent;
+use porchlight_event::queue::{DeadLetter, Origin};
 use serde::{Deserialize, Serialize};
 
 /// What a letter is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Facts {
+struct Facts {
     /// The event's type; for a command `command <action>`.
-    pub(crate) kind: Option<String>,
+    kind: Option<String>,
     /// The event's own id; for a command the operation's.
-    pub(crate) event_id: Option<String>,
+    event_id: Option<String>,
     /// Every device it names.
-    pub(crate) devices: Vec<String>,
+    devices: Vec<String>,
     /// The account.
-    pub(crate) account: Option<String>,
+    account: Option<String>,
 }
 
 /// One letter as it is listed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) message_id: String,
-    pub(crate) origin: &'static str,
+    /// What it was: `event`, `command`, or `callback` for a command that no receiver took.
+    pub(crate) origin: String,
     pub(crate) reason: String,
     pub(crate) stage: Option<String>,
     pub(crate) detail: Option<String>,
@@ -34,6 +34,8 @@ pub(crate) struct Row {
     pub(crate) kind: Option<String>,
     pub(crate) event_id: Option<String>,
     pub(crate) device_id: Option<String>,
+    /// Every device it names, the first included.
+    pub(crate) device_ids: Vec<String>,
     pub(crate) account_id: Option<String>,
     pub(crate) body_bytes: usize,
     pub(crate) replays: u32,
@@ -53,12 +55,11 @@ struct CommandOperation {
 }
 
 impl Facts {
-    /// Reads them.
-    pub(crate) fn of(letter: &DeadLetter) -> Self {
+    fn of(letter: &DeadLetter) -> Self {
         let body = &letter.envelope.body;
         match letter.origin {
             Origin::Event => RingEvent::parse(body).map(Self::of_event).unwrap_or_default(),
-            Origin::Command => serde_json::from_slice(body)
+            Origin::Command | Origin::Callback => serde_json::from_slice(body)
                 .map(Self::of_command)
                 .unwrap_or_default(),
         }
@@ -96,24 +97,39 @@ impl Facts {
 
 impl Row {
     /// The row of a letter.
-    pub(crate) fn new(letter: &DeadLetter, facts: Facts) -> Self {
+    pub(crate) fn of(letter: &DeadLetter) -> Self {
+        let facts = Facts::of(letter);
         Self {
             message_id: letter.envelope.message_id.clone(),
-            origin: match letter.origin {
-                Origin::Event => "event",
-                Origin::Command => "command",
-            },
+            origin: letter.origin.as_str().to_owned(),
             reason: letter.reason.clone(),
             stage: letter.stage.clone(),
             detail: letter.detail.clone(),
             dead_at: letter.dead_at_ms,
             kind: facts.kind,
             event_id: facts.event_id,
-            device_id: facts.devices.into_iter().next(),
+            device_id: facts.devices.first().cloned(),
+            device_ids: facts.devices,
             account_id: facts.account,
             body_bytes: letter.envelope.body.len(),
             replays: letter.envelope.replay,
         }
+    }
+
+    /// How long its texts are together, in bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let own = [
+            &self.stage,
+            &self.detail,
+            &self.kind,
+            &self.event_id,
+            &self.device_id,
+            &self.account_id,
+        ];
+        let own = own.into_iter().flatten().map(String::len).sum::<usize>();
+        own + self.message_id.len()
+            + self.reason.len()
+            + self.device_ids.iter().map(String::len).sum::<usize>()
     }
 }
 

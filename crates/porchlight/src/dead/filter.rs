@@ -4,10 +4,9 @@
 
 use std::time::Duration;
 
-use porchlight_broker::DeadLetter;
 use porchlight_service::settings::parse;
 
-use super::facts::Facts;
+use super::facts::Row;
 
 /// The conditions.
 #[derive(clap::Args, Debug, Default)]
@@ -38,53 +37,27 @@ pub(crate) struct FilterArgs {
     id: Option<String>,
 }
 
-/// What a filter looks at.
-struct Seen<'a> {
-    message_id: &'a str,
-    reason: &'a str,
-    stage: Option<&'a str>,
-    dead_at_ms: Option<i64>,
-}
-
 impl FilterArgs {
-    /// A filter for one message id.
-    pub(crate) fn for_id(id: String) -> Self {
-        Self {
-            id: Some(id),
-            ..Self::default()
-        }
-    }
-
     /// Whether a letter is meant.
-    pub(crate) fn wants(&self, letter: &DeadLetter, facts: &Facts, now_ms: i64) -> bool {
-        let seen = Seen {
-            message_id: &letter.envelope.message_id,
-            reason: &letter.reason,
-            stage: letter.stage.as_deref(),
-            dead_at_ms: letter.dead_at_ms,
-        };
-        self.holds(&seen, facts, now_ms)
-    }
-
-    fn holds(&self, seen: &Seen<'_>, facts: &Facts, now_ms: i64) -> bool {
+    pub(crate) fn wants(&self, row: &Row, now_ms: i64) -> bool {
         let among = |wanted: &[String], value: Option<&str>| {
             wanted.is_empty() || value.is_some_and(|value| wanted.iter().any(|one| one == value))
         };
         // A letter without a time of death is neither older nor newer than anything.
-        let age = seen
-            .dead_at_ms
+        let age = row
+            .dead_at
             .map(|at| Duration::from_millis(now_ms.saturating_sub(at).max(0).unsigned_abs()));
-        among(&self.reason, Some(seen.reason))
-            && among(&self.stage, seen.stage)
-            && among(&self.kind, facts.kind.as_deref())
+        among(&self.reason, Some(&row.reason))
+            && among(&self.stage, row.stage.as_deref())
+            && among(&self.kind, row.kind.as_deref())
             && self
                 .device
                 .as_ref()
-                .is_none_or(|device| facts.devices.contains(device))
+                .is_none_or(|device| row.device_ids.contains(device))
             && self
                 .account
                 .as_ref()
-                .is_none_or(|account| facts.account.as_ref() == Some(account))
+                .is_none_or(|account| row.account_id.as_ref() == Some(account))
             && self
                 .older_than
                 .is_none_or(|span| age.is_some_and(|age| age > span))
@@ -94,7 +67,7 @@ impl FilterArgs {
             && self
                 .id
                 .as_ref()
-                .is_none_or(|id| seen.message_id.starts_with(id.as_str()))
+                .is_none_or(|id| row.message_id.starts_with(id.as_str()))
     }
 }
 
@@ -115,19 +88,22 @@ mod tests {
     fn holds(line: &str) -> bool {
         let args = std::iter::once("list").chain(line.split_whitespace());
         let filter = Wrapper::try_parse_from(args).unwrap().filter;
-        let seen = Seen {
-            message_id: "abcdef",
-            reason: "no_device",
-            stage: Some("read"),
-            dead_at_ms: Some(NOW_MS - 60_000),
-        };
-        let facts = Facts {
+        let row = Row {
+            message_id: "abcdef".to_owned(),
+            origin: "event".to_owned(),
+            reason: "no_device".to_owned(),
+            stage: Some("read".to_owned()),
+            detail: None,
+            dead_at: Some(NOW_MS - 60_000),
             kind: Some("device_online".to_owned()),
             event_id: None,
-            devices: vec!["d1".to_owned(), "d2".to_owned()],
-            account: Some("a".to_owned()),
+            device_id: Some("d1".to_owned()),
+            device_ids: vec!["d1".to_owned(), "d2".to_owned()],
+            account_id: Some("a".to_owned()),
+            body_bytes: 0,
+            replays: 0,
         };
-        filter.holds(&seen, &facts, NOW_MS)
+        filter.wants(&row, NOW_MS)
     }
 
     #[test]

@@ -5,25 +5,23 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use porchlight_broker::DeadLetter;
-use porchlight_broker::dead_letter::{HELD_MAX, list};
 use serde::Serialize;
 
-use super::facts::{Facts, Row};
+use super::facts::Row;
 use super::filter::FilterArgs;
-use super::unreadable;
+use super::letters::Letters;
 use crate::clock::now_ms;
 use crate::failure::Failure;
-use crate::output::{Output, Table, date, plain, short};
-use crate::servers::AmqpArgs;
+use crate::output::{Output, Table, date, short};
+use crate::place::QueueArgs;
 
 /// Digits of a message id in a list; `show` takes a beginning.
 const ID_DIGITS: usize = 12;
 
 /// Lists dead letters, oldest first, and counts them by reason.
 ///
-/// Looking changes nothing, but on RabbitMQ 3 the letters that were looked at stand behind the others afterwards.
-/// At most 10000 letters are looked at.
+/// Looking changes nothing, but on RabbitMQ 3 the letters that were looked at stand behind the others afterwards,
+/// and on any RabbitMQ at most 10000 are looked at.
 #[derive(clap::Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
@@ -32,7 +30,7 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
     #[command(flatten)]
-    amqp: AmqpArgs,
+    place: QueueArgs,
 }
 
 /// Shows a dead letter with its headers.
@@ -48,7 +46,7 @@ pub(crate) struct ShowArgs {
     #[arg(long, value_name = "N", default_value_t = 10)]
     limit: usize,
     #[command(flatten)]
-    amqp: AmqpArgs,
+    place: QueueArgs,
 }
 
 #[derive(Serialize, Default)]
@@ -60,47 +58,22 @@ struct Listing {
     letters: Vec<Row>,
 }
 
-#[derive(Serialize)]
-struct Shown {
-    #[serde(flatten)]
-    row: Row,
-    routing_key: String,
-    deaths: Vec<ShownDeath>,
-    returned: u64,
-    headers: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_hex: Option<String>,
-}
-
-#[derive(Serialize)]
-struct ShownDeath {
-    queue: String,
-    reason: String,
-    count: u64,
-    at: Option<i64>,
-}
-
 /// Lists.
 pub(crate) async fn run_list(args: ListArgs, output: Output) -> Result<(), Failure> {
+    let letters = Letters::at(args.place.place()?);
     let now_ms = now_ms();
     let mut listing = Listing::default();
-    let visit = |letter: DeadLetter| {
-        let facts = Facts::of(&letter);
-        if args.filter.wants(&letter, &facts, now_ms) {
+    let visit = |row: Row| {
+        if args.filter.wants(&row, now_ms) {
             listing.matching += 1;
-            *listing.by_reason.entry(letter.reason.clone()).or_default() += 1;
+            *listing.by_reason.entry(row.reason.clone()).or_default() += 1;
             if listing.letters.len() < args.limit {
-                listing.letters.push(Row::new(&letter, facts));
+                listing.letters.push(row);
             }
         }
         ControlFlow::Continue(())
     };
-    let urls = args.amqp.urls()?;
-    let seen = list(&urls, "tool", HELD_MAX, visit)
-        .await
-        .map_err(|error| unreadable(&error))?;
+    let seen = letters.look(visit).await?;
     (listing.ready, listing.looked_at) = (seen.ready, seen.seen);
     listing.print(output);
     Ok(())
@@ -108,23 +81,8 @@ pub(crate) async fn run_list(args: ListArgs, output: Output) -> Result<(), Failu
 
 /// Shows. Fails when there is no such letter.
 pub(crate) async fn run_show(args: ShowArgs, output: Output) -> Result<(), Failure> {
-    let filter = FilterArgs::for_id(args.id.clone());
-    let (now_ms, mut found) = (now_ms(), Vec::new());
-    let visit = |letter: DeadLetter| {
-        let facts = Facts::of(&letter);
-        if filter.wants(&letter, &facts, now_ms) {
-            found.push(Shown::new(&letter, facts, args.body));
-        }
-        if found.len() < args.limit {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
-    };
-    let urls = args.amqp.urls()?;
-    list(&urls, "tool", HELD_MAX, visit)
-        .await
-        .map_err(|error| unreadable(&error))?;
+    let letters = Letters::at(args.place.place()?);
+    let found = letters.show(&args.id, args.limit, args.body).await?;
     if output.is_json() {
         output.document(&found);
     } else {
@@ -181,75 +139,4 @@ impl Listing {
             ));
         }
     }
-}
-
-impl Shown {
-    fn new(letter: &DeadLetter, facts: Facts, with_body: bool) -> Self {
-        let deaths = letter.deaths.iter().map(|death| ShownDeath {
-            queue: death.queue.clone(),
-            reason: death.reason.clone(),
-            count: death.count,
-            at: death.at_ms,
-        });
-        let text = std::str::from_utf8(&letter.envelope.body).ok();
-        Self {
-            row: Row::new(letter, facts),
-            routing_key: letter.routing_key.clone(),
-            deaths: deaths.collect(),
-            returned: letter.delivery_count,
-            headers: letter.headers.iter().cloned().collect(),
-            body: text.filter(|_| with_body).map(str::to_owned),
-            body_hex: (with_body && text.is_none()).then(|| hex(&letter.envelope.body)),
-        }
-    }
-
-    fn print(&self, output: Output) {
-        let row = &self.row;
-        let line = |name: &str, value: Option<&str>| {
-            output.line(format_args!(
-                "{name:<12} {}",
-                value.map_or_else(|| "-".to_owned(), short)
-            ));
-        };
-        line("id", Some(&row.message_id));
-        line("reason", Some(&row.reason));
-        line("stage", row.stage.as_deref());
-        line("detail", row.detail.as_deref());
-        line("died at", Some(&date(row.dead_at)));
-        line("origin", Some(row.origin));
-        line("type", row.kind.as_deref());
-        line("event id", row.event_id.as_deref());
-        line("device", row.device_id.as_deref());
-        line("account", row.account_id.as_deref());
-        line("replays", Some(&row.replays.to_string()));
-        line("body", Some(&format!("{} bytes", row.body_bytes)));
-        for death in &self.deaths {
-            let ShownDeath {
-                queue,
-                reason,
-                count,
-                at,
-            } = death;
-            line(
-                "death",
-                Some(&format!(
-                    "{reason} in {queue}, {count} times, first {}",
-                    date(*at)
-                )),
-            );
-        }
-        for (name, value) in &self.headers {
-            output.line(format_args!("  {}: {}", short(name), plain(value)));
-        }
-        if let Some(body) = self.body.as_ref().or(self.body_hex.as_ref()) {
-            output.line("");
-            for text in body.lines() {
-                output.line(plain(text));
-            }
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

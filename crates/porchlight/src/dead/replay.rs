@@ -3,40 +3,29 @@
 //! Without `--yes` it only counts. It never shows or writes a body.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use indicatif::ProgressBar;
-use porchlight_broker::dead_letter::{HELD_MAX, list};
-use porchlight_broker::replay::{Fate, REPLAY_COUNT_MAX, Settled, replay};
-use porchlight_broker::{
-    BrokerUrls, DeadLetter, Publisher, PublisherConfig, QueueState, ReplayOptions, ReplaySummary,
-};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::Facts;
+use super::audit::Audit;
+use super::facts::Row;
 use super::filter::FilterArgs;
-use super::unreadable;
+use super::letters::{Letters, Pace, Progress};
+use super::wire::{REPLAY_COUNT_MAX, Replayed};
 use crate::clock::now_ms;
 use crate::confirm::{Consent, YesArgs};
-use crate::failure::{Failure, chain};
+use crate::failure::Failure;
 use crate::output::{Output, bar, plain};
-use crate::servers::AmqpArgs;
-
-/// How long to wait for the connection.
-const READY_MAX: Duration = Duration::from_secs(15);
-/// How long a close waits for confirms; none is out by then.
-const DRAIN_MAX: Duration = Duration::from_secs(1);
+use crate::place::QueueArgs;
 
 /// Sends dead letters back to the queue that they came from; without --yes it only says which.
 ///
-/// Repair the cause first, or they come back. A letter is gone from the dead letters only when the broker has
-/// confirmed its copy, so a run that is cut off loses nothing; it may leave a copy of up to 20 letters beside them,
-/// which the workers take for what it is, a duplicate. Letters that die while it runs are not touched.
+/// Repair the cause first, or they come back. A letter is gone from the dead letters only when its copy is confirmed,
+/// so a run that is cut off loses nothing; on RabbitMQ it may leave a copy of up to 20 letters beside them, which the
+/// workers take for what it is, a duplicate. Letters that die while it runs are not touched.
+/// A command that no receiver took is owed again under its own id, or dropped when a newer one has overtaken it.
 /// For each letter one line of JSON goes to standard error, or to --audit-file.
 #[derive(clap::Args)]
 pub(crate) struct ReplayArgs {
@@ -57,7 +46,7 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     audit_file: Option<PathBuf>,
     #[command(flatten)]
-    amqp: AmqpArgs,
+    place: QueueArgs,
 }
 
 /// What was done, or would be.
@@ -67,29 +56,16 @@ struct Report {
     ready: usize,
     looked_at: usize,
     replayed: usize,
+    /// Commands that are owed again.
+    owed_again: usize,
+    /// Commands that something newer has overtaken.
+    overtaken: usize,
     /// In a dry run: what would be replayed.
     matching: usize,
     refused: usize,
     unwanted: usize,
     by_reason: BTreeMap<String, usize>,
     stopped_by: Option<String>,
-}
-
-#[derive(Serialize)]
-struct AuditLine<'a> {
-    at: i64,
-    message_id: &'a str,
-    reason: &'a str,
-    replays: u32,
-    fate: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-/// Where audit lines go.
-enum Audit {
-    Stderr,
-    File(File),
 }
 
 /// Picks letters: what the filter wants, up to a number.
@@ -103,10 +79,10 @@ struct Picker<'a> {
 
 /// Replays, or says what would be replayed.
 pub(crate) async fn run(args: ReplayArgs, output: Output, stop: CancellationToken) -> Result<(), Failure> {
-    let urls = args.amqp.urls()?;
+    let letters = Letters::at(args.place.place()?);
     let report = match args.yes.given() {
-        Some(consent) => replay_really(&args, &urls, &stop, consent).await?,
-        None => dry_run(&args, &urls).await?,
+        Some(consent) => replay_really(&args, &letters, &stop, consent).await?,
+        None => crate::until(&stop, dry_run(&args, &letters)).await?,
     };
     report.print(output);
     if report.stopped_by.is_some() {
@@ -116,98 +92,59 @@ pub(crate) async fn run(args: ReplayArgs, output: Output, stop: CancellationToke
     }
 }
 
-async fn dry_run(args: &ReplayArgs, urls: &BrokerUrls) -> Result<Report, Failure> {
+async fn dry_run(args: &ReplayArgs, letters: &Letters) -> Result<Report, Failure> {
     let mut report = Report {
         dry_run: true,
         ..Report::default()
     };
     let mut picker = Picker::new(args);
-    let visit = |letter: DeadLetter| {
-        let meant = picker.wants(&letter);
+    let visit = |row: Row| {
+        let meant = picker.wants(&row);
         if !meant {
             report.unwanted += 1;
-        } else if picker.would_be_refused(&letter) {
+        } else if picker.would_be_refused(&row) {
             report.refused += 1;
         } else {
             report.matching += 1;
-            *report.by_reason.entry(letter.reason).or_default() += 1;
+            *report.by_reason.entry(row.reason).or_default() += 1;
         }
         ControlFlow::Continue(())
     };
-    let seen = list(urls, "tool", HELD_MAX, visit)
-        .await
-        .map_err(|error| unreadable(&error))?;
+    let seen = letters.look(visit).await?;
     (report.ready, report.looked_at) = (seen.ready, seen.seen);
     Ok(report)
 }
 
 async fn replay_really(
     args: &ReplayArgs,
-    urls: &BrokerUrls,
+    letters: &Letters,
     stop: &CancellationToken,
     _consent: Consent,
 ) -> Result<Report, Failure> {
-    let mut audit = Audit::open(args)?;
-    let mut config = PublisherConfig::new(urls.clone(), "tool");
-    config.channel_count = 1;
-    let closing = CancellationToken::new();
-    let publisher = Publisher::start(config, closing.clone());
-    publisher_ready(&publisher, stop).await?;
-    let options = ReplayOptions {
+    let mut audit = Audit::open(args.audit_file.as_deref())?;
+    let pace = Pace {
         force: args.force,
         per_second_max: args.rate,
-        ..ReplayOptions::default()
     };
     let mut picker = Picker::new(args);
-    let (mut latest, mut by_reason) = (ReplaySummary::default(), BTreeMap::new());
+    let mut by_reason = BTreeMap::new();
     let bar = bar(0, "letters");
-    let progress = |summary: &ReplaySummary, settled: Option<&Settled>| {
-        latest = summary.clone();
-        bar.set_length(summary.ready as u64);
-        bar.set_position(summary.seen as u64);
+    let progress = |done: &Progress, settled: Option<&Replayed>| {
+        bar.set_length(done.ready as u64);
+        bar.set_position(done.seen as u64);
         if let Some(settled) = settled {
-            if settled.fate == Fate::Replayed {
-                *by_reason.entry(settled.reason.clone()).or_default() += 1;
+            if settled.fate.is_moved() {
+                let reason = settled.reason.clone().unwrap_or_default();
+                *by_reason.entry(reason).or_default() += 1;
             }
             audit.write(&bar, settled);
         }
     };
-    let wanted = |letter: &DeadLetter| picker.wants(letter);
-    let run = replay(urls, "tool", &publisher, &options, now_ms, wanted, progress);
-    // Dropping a replay half-way is safe, so a stop needs no more than that.
-    let ended = stop.run_until_cancelled(run).await;
+    let done = letters
+        .replay(pace, stop, |row| picker.wants(row), progress)
+        .await;
     bar.finish_and_clear();
-    publisher.close(DRAIN_MAX).await;
-    let mut report = Report::new(match &ended {
-        Some(Ok(summary)) => summary,
-        _ => &latest,
-    });
-    report.by_reason = by_reason;
-    match ended {
-        Some(Err(error)) => report.stopped_by = Some(chain(&error)),
-        None => report.stopped_by = Some("a signal".to_owned()),
-        Some(Ok(_)) => {}
-    }
-    Ok(report)
-}
-
-/// Waits for the connection, so that an unreachable broker is told as that.
-async fn publisher_ready(publisher: &Publisher, stop: &CancellationToken) -> Result<(), Failure> {
-    let mut state = publisher.state();
-    let ready = tokio::time::timeout(READY_MAX, state.wait_for(QueueState::is_ready));
-    let ended = stop.run_until_cancelled(ready).await;
-    if matches!(&ended, Some(Ok(Ok(_)))) {
-        return Ok(());
-    }
-    drop(ended);
-    let why = match &*publisher.state().borrow() {
-        QueueState::Blocked { reason } => format!("RabbitMQ takes nothing now: {reason}"),
-        QueueState::Connecting {
-            last_error: Some(error),
-        } => error.clone(),
-        _ => "no connection to RabbitMQ".to_owned(),
-    };
-    Err(Failure::unavailable(format_args!("cannot replay: {why}")).advise("porchlight status"))
+    Ok(Report::new(&done?, by_reason))
 }
 
 impl<'a> Picker<'a> {
@@ -222,31 +159,33 @@ impl<'a> Picker<'a> {
         }
     }
 
-    fn wants(&mut self, letter: &DeadLetter) -> bool {
-        let wanted = self.picked < self.max && self.filter.wants(letter, &Facts::of(letter), self.now_ms);
-        if wanted && !self.would_be_refused(letter) {
+    fn wants(&mut self, row: &Row) -> bool {
+        let wanted = self.picked < self.max && self.filter.wants(row, self.now_ms);
+        if wanted && !self.would_be_refused(row) {
             self.picked += 1;
         }
         wanted
     }
 
-    fn would_be_refused(&self, letter: &DeadLetter) -> bool {
-        !self.force && letter.envelope.replay >= REPLAY_COUNT_MAX
+    fn would_be_refused(&self, row: &Row) -> bool {
+        !self.force && row.replays >= REPLAY_COUNT_MAX
     }
 }
 
 impl Report {
-    fn new(summary: &ReplaySummary) -> Self {
+    fn new(done: &Progress, by_reason: BTreeMap<String, usize>) -> Self {
         Self {
             dry_run: false,
-            ready: summary.ready,
-            looked_at: summary.seen,
-            replayed: summary.replayed,
-            matching: summary.seen - summary.unwanted - summary.refused,
-            refused: summary.refused,
-            unwanted: summary.unwanted,
-            by_reason: BTreeMap::new(),
-            stopped_by: summary.stopped_by.map(|reason| reason.to_string()),
+            ready: done.ready,
+            looked_at: done.seen,
+            replayed: done.replayed,
+            owed_again: done.owed_again,
+            overtaken: done.overtaken,
+            matching: done.seen - done.unwanted - done.refused,
+            refused: done.refused,
+            unwanted: done.unwanted,
+            by_reason,
+            stopped_by: done.stopped_by.clone(),
         }
     }
 
@@ -258,6 +197,8 @@ impl Report {
             ready,
             looked_at,
             replayed,
+            owed_again,
+            overtaken,
             matching,
             refused,
             ..
@@ -267,7 +208,18 @@ impl Report {
                 "{matching} of {ready} dead letters would be replayed"
             ));
         } else {
-            output.line(format_args!("{replayed} of {ready} dead letters were replayed"));
+            let moved = replayed + owed_again + overtaken;
+            output.line(format_args!("{moved} of {ready} dead letters were replayed"));
+        }
+        if *owed_again > 0 {
+            output.line(format_args!(
+                "{owed_again} of them are commands that are owed again"
+            ));
+        }
+        if *overtaken > 0 {
+            output.line(format_args!(
+                "{overtaken} of them were commands that newer ones have overtaken; nothing is sent for these"
+            ));
         }
         for (reason, count) in &self.by_reason {
             output.line(format_args!("  {count:>8}  {}", plain(reason)));
@@ -289,38 +241,5 @@ impl Report {
         if self.dry_run && *matching > 0 {
             output.line("nothing was changed; add --yes to replay them");
         }
-    }
-}
-
-impl Audit {
-    fn open(args: &ReplayArgs) -> Result<Self, Failure> {
-        let Some(path) = &args.audit_file else {
-            return Ok(Self::Stderr);
-        };
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        file.map(Self::File)
-            .map_err(|error| Failure::usage(format_args!("--audit-file {}", path.display())).because(&error))
-    }
-
-    fn write(&mut self, bar: &ProgressBar, settled: &Settled) {
-        let (fate, error) = match settled.fate {
-            Fate::Replayed => ("replayed", None),
-            Fate::Refused => ("refused", None),
-            Fate::Kept(error) => ("kept", Some(chain(&error))),
-        };
-        let line = AuditLine {
-            at: now_ms(),
-            message_id: &settled.message_id,
-            reason: &settled.reason,
-            replays: settled.replayed_before + u32::from(fate == "replayed"),
-            fate,
-            error,
-        };
-        let line = serde_json::to_string(&line).unwrap_or_default();
-        // A replay that is confirmed cannot be taken back because its line cannot be written.
-        let _ = match self {
-            Self::File(file) => writeln!(file, "{line}"),
-            Self::Stderr => bar.suspend(|| writeln!(std::io::stderr(), "{line}")),
-        };
     }
 }

@@ -1,36 +1,16 @@
-//! The control API of a worker, called over HTTP.
+//! Devices and operations through a control API.
 //!
 //! Ids are percent-encoded whole, so any id that Ring can send works.
 
 use bytes::Bytes;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use porchlight_device::Registration;
 use porchlight_device::view::{DevicePage, DeviceView, OperationView};
-use porchlight_service::Secret;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::Which;
+use crate::control_api::{ControlApi, encoded, error_code, read, refused};
 use crate::failure::Failure;
-use porchlight_service::client::{Answer, Client};
-
-/// A worker's control API.
-pub(crate) struct Api {
-    client: Client,
-    authorization: Secret,
-}
-
-#[derive(Deserialize)]
-struct ErrorBody {
-    error: ErrorText,
-}
-
-#[derive(Deserialize)]
-struct ErrorText {
-    code: String,
-    message: String,
-}
+use porchlight_service::client::Answer;
 
 #[derive(serde::Serialize)]
 struct WireRegistration<'a> {
@@ -39,17 +19,9 @@ struct WireRegistration<'a> {
     params: &'a RawValue,
 }
 
-impl Api {
-    /// Calls through `client` with a bearer token.
-    pub(super) fn new(client: Client, token: &Secret) -> Self {
-        Self {
-            client,
-            authorization: Secret::new(format!("Bearer {}", token.expose())),
-        }
-    }
-
+impl ControlApi {
     pub(super) async fn devices(
-        &mut self,
+        &self,
         which: &Which,
         cursor: Option<&str>,
         limit: usize,
@@ -68,7 +40,7 @@ impl Api {
         read(&self.call("GET", &path, Bytes::new()).await?)
     }
 
-    pub(super) async fn device(&mut self, device_id: &str) -> Result<Option<DeviceView>, Failure> {
+    pub(super) async fn device(&self, device_id: &str) -> Result<Option<DeviceView>, Failure> {
         let answer = self
             .call(
                 "GET",
@@ -84,7 +56,7 @@ impl Api {
     }
 
     pub(super) async fn register(
-        &mut self,
+        &self,
         device_id: &str,
         registration: &Registration,
     ) -> Result<OperationView, Failure> {
@@ -108,7 +80,7 @@ impl Api {
         )
     }
 
-    pub(super) async fn forget(&mut self, device_id: &str, operation_id: &str) -> Result<bool, Failure> {
+    pub(super) async fn forget(&self, device_id: &str, operation_id: &str) -> Result<bool, Failure> {
         let answer = self
             .call("DELETE", &operation_path(device_id, operation_id), Bytes::new())
             .await?;
@@ -121,21 +93,6 @@ impl Api {
             Err(refused(&answer))
         }
     }
-
-    async fn call(&self, method: &str, path: &str, body: Bytes) -> Result<Answer, Failure> {
-        let headers = [
-            ("authorization", self.authorization.expose()),
-            ("content-type", "application/json"),
-        ];
-        self.client
-            .send(method, path, &headers, body)
-            .await
-            .map_err(|error| {
-                Failure::unavailable("the control API")
-                    .because(&error)
-                    .advise("is a worker running, and is --api its admin listener?")
-            })
-    }
 }
 
 fn operation_path(device_id: &str, operation_id: &str) -> String {
@@ -146,44 +103,14 @@ fn operation_path(device_id: &str, operation_id: &str) -> String {
     )
 }
 
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-/// Only the API's own codes: another server's 404 must not pass for an answer.
 fn is_unknown(answer: &Answer) -> bool {
-    let code = serde_json::from_slice(&answer.body).map(|body: ErrorBody| body.error.code);
-    answer.status.as_u16() == 404 && code.is_ok_and(|code| code.starts_with("unknown_"))
-}
-
-fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
-    if !answer.status.is_success() {
-        return Err(refused(answer));
-    }
-    let read = serde_json::from_slice(&answer.body);
-    read.map_err(|error| Failure::failed("the control API's answer cannot be read").because(&error))
-}
-
-fn refused(answer: &Answer) -> Failure {
-    let said = match serde_json::from_slice::<ErrorBody>(&answer.body) {
-        Ok(body) => format!("{} ({})", body.error.message, body.error.code),
-        Err(_) => "no reason given".to_owned(),
-    };
-    let line = format!("the control API answers {}: {said}", answer.status.as_u16());
-    match answer.status.as_u16() {
-        401 | 403 => Failure::usage(line).advise("set PORCHLIGHT_ADMIN_TOKEN as the worker has it"),
-        404 => Failure::usage(line)
-            .advise("is --api a worker's admin listener, and does the worker have PORCHLIGHT_ADMIN_TOKEN?"),
-        500.. => Failure::unavailable(line),
-        _ => Failure::failed(line),
-    }
+    answer.status.as_u16() == 404 && error_code(answer).is_some_and(|code| code.starts_with("unknown_"))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::failure::Exit;
 
     fn answer(status: u16, body: &'static str) -> Answer {
         Answer {
@@ -211,14 +138,5 @@ mod tests {
             404,
             r#"{"error":{"code":"not_found","message":"x"}}"#
         )));
-    }
-
-    #[test]
-    fn each_refusal_has_its_exit_code() {
-        for (status, exit) in [(401, Exit::Usage), (409, Exit::Failed), (503, Exit::Unavailable)] {
-            let failure = refused(&answer(status, r#"{"error":{"code":"c","message":"because"}}"#));
-            assert_eq!(failure.exit(), exit);
-            assert!(failure.line().contains("because (c)"));
-        }
     }
 }

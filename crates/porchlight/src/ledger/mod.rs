@@ -1,76 +1,23 @@
-//! The ledger as the tool sees it: directly in Redis, or through a worker's control API; the same answers either way.
+//! The ledger as the tool sees it: directly where it lies, or through a control API; the same answers either way.
 //!
 //! What the answers look like is the device crate's; nothing is decided here.
 
 mod api;
 
-use std::sync::Arc;
-use std::time::Duration;
-
+use porchlight_device::ledger::DeviceFilter;
 use porchlight_device::view::{DevicePage, DeviceView, OperationView};
 use porchlight_device::{Registration, Status};
-use porchlight_service::Secret;
-use porchlight_store::{DeviceFilter, PageError, RegisterError, Store, StoreConfig, StoreError};
+use porchlight_ledger::{LedgerError, PageError, RegisterError};
 
 use crate::clock::now_ms;
+use crate::control_api::ControlApi;
 use crate::failure::Failure;
-use api::Api;
-use porchlight_service::client::{Client, Target, connector};
-
-const REDIS_URL: &str = "redis://127.0.0.1:6379";
-/// One command makes a few calls, one after the other.
-const CONNECTIONS: usize = 1;
-/// For one round trip: a person waits, so longer than a daemon would.
-const RESPONSE_MAX: Duration = Duration::from_secs(5);
-/// For making a connection.
-const CONNECT_MAX: Duration = Duration::from_secs(3);
-/// For one call of the control API, which gives itself 8 s.
-const API_CALL_MAX: Duration = Duration::from_secs(10);
-
-/// Where Redis is.
-#[derive(clap::Args)]
-pub(crate) struct RedisArgs {
-    /// Redis, as the workers have it
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "PORCHLIGHT_REDIS_URL",
-        hide_env_values = true,
-        default_value = REDIS_URL,
-        help_heading = "Servers"
-    )]
-    redis_url: String,
-}
-
-/// Where the ledger is: Redis, or a worker.
-#[derive(clap::Args)]
-pub(crate) struct LedgerArgs {
-    #[command(flatten)]
-    redis: RedisArgs,
-    /// Ask a worker's control API instead of Redis, for example http://127.0.0.1:9091
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "PORCHLIGHT_API_URL",
-        hide_env_values = true,
-        help_heading = "Servers"
-    )]
-    api: Option<String>,
-    /// Bearer token of the control API
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "PORCHLIGHT_ADMIN_TOKEN",
-        hide_env_values = true,
-        help_heading = "Servers"
-    )]
-    admin_token: Option<String>,
-}
+use crate::place::{LedgerArgs, LedgerPlace};
 
 /// A way to the ledger.
 pub(crate) enum Ledger {
-    Redis(Store),
-    Api(Box<Api>),
+    Direct(porchlight_ledger::Ledger),
+    Api(Box<ControlApi>),
 }
 
 /// Which devices.
@@ -80,81 +27,49 @@ pub(crate) struct Which {
     pub(crate) status: Option<Status>,
 }
 
-impl RedisArgs {
-    /// A store that connects with its first call.
-    pub(crate) fn store(&self) -> Result<Store, Failure> {
-        let url = if self.redis_url.trim().is_empty() {
-            REDIS_URL
-        } else {
-            self.redis_url.trim()
-        };
-        let mut config = StoreConfig::new(url);
-        config.connections = CONNECTIONS;
-        config.response_timeout = RESPONSE_MAX;
-        config.connect_timeout = CONNECT_MAX;
-        Store::connect(&config)
-            .map_err(|error| Failure::usage("PORCHLIGHT_REDIS_URL (--redis-url)").because(&error))
-    }
-}
-
 impl LedgerArgs {
-    /// The way that the flags ask for.
+    /// The way that the flags and variables name.
     pub(crate) fn open(&self) -> Result<Ledger, Failure> {
-        let given = |text: &Option<String>| {
-            text.as_deref()
-                .map(str::trim)
-                .filter(|text| !text.is_empty())
-                .map(str::to_owned)
-        };
-        let Some(url) = given(&self.api) else {
-            return self.redis.store().map(Ledger::Redis);
-        };
-        let target = Target::parse(&url)
-            .map_err(|error| Failure::usage("PORCHLIGHT_API_URL (--api)").because(&error))?;
-        let token = given(&self.admin_token).ok_or_else(|| {
-            Failure::usage("the control API needs a token")
-                .advise("set PORCHLIGHT_ADMIN_TOKEN as the worker has it")
-        })?;
-        let tls = connector(&target, None).map_err(|error| Failure::usage("TLS").because(&error))?;
-        let client = Client::new(Arc::new(target), tls, API_CALL_MAX);
-        Ok(Ledger::Api(Box::new(Api::new(client, &Secret::new(token)))))
+        Ok(match self.place()? {
+            LedgerPlace::Redis(store) => Ledger::Direct(porchlight_ledger::Ledger::Redis(store)),
+            LedgerPlace::Directory(directory) => Ledger::Direct(directory.ledger()),
+            LedgerPlace::Api(api) => Ledger::Api(api),
+        })
     }
 }
 
 impl Ledger {
     /// One page of devices.
     pub(crate) async fn devices(
-        &mut self,
+        &self,
         which: &Which,
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<DevicePage, Failure> {
         match self {
             Self::Api(api) => api.devices(which, cursor, limit).await,
-            Self::Redis(store) => {
+            Self::Direct(ledger) => {
                 let filter = DeviceFilter {
                     account_id: which.account.clone(),
                     status: which.status,
                 };
-                store
-                    .devices(&filter, cursor, limit)
-                    .await
-                    .map_err(|error| match error {
-                        PageError::BadCursor => Failure::usage("--cursor").because(&error),
-                        PageError::Store(error) => store_failed(&error),
-                    })
+                let page = ledger.devices(&filter, cursor, limit).await;
+                page.map_err(|error| match error {
+                    PageError::BadCursor => Failure::usage("--cursor").because(&error),
+                    PageError::Ledger(error) => ledger_failed(&error),
+                })
             }
         }
     }
 
     /// One device; fails when nothing is known of it.
-    pub(crate) async fn device(&mut self, device_id: &str) -> Result<DeviceView, Failure> {
+    pub(crate) async fn device(&self, device_id: &str) -> Result<DeviceView, Failure> {
         let found = match self {
             Self::Api(api) => api.device(device_id).await?,
-            Self::Redis(store) => store
-                .device_view(device_id)
-                .await
-                .map_err(|error| store_failed(&error))?,
+            Self::Direct(ledger) => {
+                let found = ledger.device_view(device_id).await;
+                found.map_err(|error| ledger_failed(&error))?
+            }
         };
         found.ok_or_else(|| {
             Failure::failed(format_args!("nothing is known of device {device_id}"))
@@ -164,21 +79,19 @@ impl Ledger {
 
     /// Registers an operation; what is registered now.
     pub(crate) async fn register(
-        &mut self,
+        &self,
         device_id: &str,
         registration: &Registration,
     ) -> Result<OperationView, Failure> {
         match self {
             Self::Api(api) => api.register(device_id, registration).await,
-            Self::Redis(store) => {
-                // A command that is owed stays in the outbox; a worker's sweeper sends it.
-                store
-                    .register(device_id, registration, now_ms())
-                    .await
-                    .map_err(|error| match error {
-                        RegisterError::Refused(error) => Failure::failed("not registered").because(&error),
-                        RegisterError::Store(error) => store_failed(&error),
-                    })?;
+            Self::Direct(ledger) => {
+                // A command that is owed stays in the outbox; a daemon's sweeper sends it.
+                let registered = ledger.register(device_id, registration, now_ms()).await;
+                registered.map_err(|error| match error {
+                    RegisterError::Refused(error) => Failure::failed("not registered").because(&error),
+                    RegisterError::Ledger(error) => ledger_failed(&error),
+                })?;
                 let device = self.device(device_id).await?;
                 let own = device
                     .operations
@@ -190,23 +103,28 @@ impl Ledger {
     }
 
     /// Forgets an operation; whether there was one.
-    pub(crate) async fn forget(&mut self, device_id: &str, operation_id: &str) -> Result<bool, Failure> {
+    pub(crate) async fn forget(&self, device_id: &str, operation_id: &str) -> Result<bool, Failure> {
         match self {
             Self::Api(api) => api.forget(device_id, operation_id).await,
-            Self::Redis(store) => store
-                .forget(device_id, operation_id)
-                .await
-                .map_err(|error| store_failed(&error)),
+            Self::Direct(ledger) => {
+                let forgotten = ledger.forget(device_id, operation_id).await;
+                forgotten.map_err(|error| ledger_failed(&error))
+            }
         }
     }
 }
 
-fn store_failed(error: &StoreError) -> Failure {
+fn ledger_failed(error: &LedgerError) -> Failure {
+    let (name, advice) = match error {
+        LedgerError::Redis(_) => (
+            "Redis",
+            "is Redis running, and is it the one at --redis-url? For a standalone: --data-dir DIR",
+        ),
+        _ => ("the data directory", "porchlight status"),
+    };
     if error.is_fault() {
-        Failure::unavailable("Redis")
-            .because(error)
-            .advise("is Redis running, and is it the one at --redis-url? porchlight status")
+        Failure::unavailable(name).because(error).advise(advice)
     } else {
-        Failure::failed("Redis").because(error)
+        Failure::failed(name).because(error)
     }
 }

@@ -1,0 +1,413 @@
+//! What a command stands on: RabbitMQ and Redis, the directory of a standalone, or a control API. Decided here alone.
+//!
+//! Nothing is asked of any of them yet; a directory is opened, for that fails at once or never.
+
+mod told;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use porchlight_broker::BrokerUrls;
+use porchlight_journal::{Journal, JournalConfig, LedgerConfig, OpenError, Queue, Role};
+use porchlight_ledger::Ledger;
+use porchlight_store::Store;
+
+use crate::control_api::ControlApi;
+use crate::failure::Failure;
+use crate::servers::{AmqpArgs, RedisArgs, given};
+use told::Told;
+
+/// Where a standalone keeps everything unless it is told otherwise.
+pub(crate) const DATA_DIR: &str = "./porchlight-data";
+/// The one file of a journal.
+const JOURNAL_FILE: &str = "porchlight.db";
+
+/// What a command stands on.
+pub(crate) enum Place {
+    /// The scaled form.
+    Servers(Box<Servers>),
+    /// A standalone's directory, beside its daemon or without one.
+    Directory(Directory),
+    /// A daemon that is asked over HTTP.
+    Api(Box<ControlApi>),
+}
+
+/// The servers of the scaled form.
+pub(crate) struct Servers {
+    pub(crate) amqp: BrokerUrls,
+    pub(crate) store: Store,
+}
+
+/// A standalone's directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Directory {
+    pub(crate) path: PathBuf,
+    pub(crate) journal: Journal,
+}
+
+/// Where a standalone is.
+#[derive(clap::Args, Debug)]
+struct HereArgs {
+    /// Directory of a standalone, instead of RabbitMQ and Redis; its daemon may run or not [default: ./porchlight-data
+    /// where a standalone has run there and nothing else is named]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PORCHLIGHT_DATA_DIR",
+        hide_env_values = true,
+        help_heading = "Where"
+    )]
+    data_dir: Option<PathBuf>,
+    /// Bearer token of the control API
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "PORCHLIGHT_ADMIN_TOKEN",
+        hide_env_values = true,
+        help_heading = "Where"
+    )]
+    admin_token: Option<String>,
+}
+
+#[derive(clap::Args, Debug)]
+struct QueueFlags {
+    #[command(flatten)]
+    here: HereArgs,
+    /// Ask a standalone's control API, for example http://127.0.0.1:9090; as a variable it counts only where no
+    /// server is named
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PORCHLIGHT_API_URL",
+        hide_env_values = true,
+        help_heading = "Where"
+    )]
+    api: Option<String>,
+    #[command(flatten)]
+    amqp: AmqpArgs,
+    #[command(flatten)]
+    redis: RedisArgs,
+}
+
+#[derive(clap::Args, Debug)]
+struct LedgerFlags {
+    #[command(flatten)]
+    here: HereArgs,
+    /// Ask the control API of a worker or a standalone instead of Redis, for example http://127.0.0.1:9091
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PORCHLIGHT_API_URL",
+        hide_env_values = true,
+        help_heading = "Where"
+    )]
+    api: Option<String>,
+    #[command(flatten)]
+    redis: RedisArgs,
+}
+
+/// The flags of a command that looks at queues.
+///
+/// A flag overrules every variable; two flags that name different places are an error, and so are a directory and a
+/// server that are both named by variables.
+#[derive(clap::Args)]
+pub(crate) struct QueueArgs {
+    #[command(flatten)]
+    told: Told<QueueFlags>,
+}
+
+/// The flags of a command that asks the ledger alone; see [`QueueArgs`].
+#[derive(clap::Args)]
+pub(crate) struct LedgerArgs {
+    #[command(flatten)]
+    told: Told<LedgerFlags>,
+}
+
+/// How something was named; the later overrules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    No,
+    Variable,
+    Flag,
+}
+
+/// Everything that may name a place, and what each command makes of variables.
+#[derive(Debug, Clone, Copy)]
+struct Wishes {
+    data_dir: Named,
+    api: Named,
+    servers: Named,
+    /// Of two variables, whether the API's counts more than the servers'.
+    api_before_servers: bool,
+    /// Whether a standalone has run in the default directory.
+    is_default_dir: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Servers,
+    Directory,
+    DefaultDirectory,
+    Api,
+}
+
+impl QueueArgs {
+    /// The place that the flags and variables name.
+    pub(crate) fn place(&self) -> Result<Place, Failure> {
+        let flags = &self.told.args;
+        let amqp = named(flags.amqp.is_given(), self.told.is_flag("amqp_url"));
+        let redis = named(flags.redis.is_given(), self.told.is_flag("redis_url"));
+        let wishes = Wishes {
+            data_dir: data_dir_named(&flags.here, self.told.is_flag("data_dir")),
+            api: named(given(&flags.api).is_some(), self.told.is_flag("api")),
+            servers: amqp.max(redis),
+            api_before_servers: false,
+            is_default_dir: is_default_dir(),
+        };
+        Ok(match wishes.choose()? {
+            Choice::Servers => Place::Servers(Box::new(Servers {
+                amqp: flags.amqp.urls()?,
+                store: flags.redis.store()?,
+            })),
+            choice => near(choice, &flags.here, &flags.api)?,
+        })
+    }
+}
+
+impl LedgerArgs {
+    /// The place that the flags and variables name. Of servers it has Redis alone.
+    pub(crate) fn place(&self) -> Result<LedgerPlace, Failure> {
+        let flags = &self.told.args;
+        let wishes = Wishes {
+            data_dir: data_dir_named(&flags.here, self.told.is_flag("data_dir")),
+            api: named(given(&flags.api).is_some(), self.told.is_flag("api")),
+            servers: named(flags.redis.is_given(), self.told.is_flag("redis_url")),
+            api_before_servers: true,
+            is_default_dir: is_default_dir(),
+        };
+        Ok(match wishes.choose()? {
+            Choice::Servers => LedgerPlace::Redis(flags.redis.store()?),
+            choice => match near(choice, &flags.here, &flags.api)? {
+                Place::Api(api) => LedgerPlace::Api(api),
+                Place::Directory(directory) => LedgerPlace::Directory(directory),
+                Place::Servers(servers) => LedgerPlace::Redis(servers.store),
+            },
+        })
+    }
+}
+
+/// What a command about devices stands on.
+pub(crate) enum LedgerPlace {
+    Redis(Store),
+    Directory(Directory),
+    Api(Box<ControlApi>),
+}
+
+impl Wishes {
+    fn choose(self) -> Result<Choice, Failure> {
+        let Self {
+            data_dir,
+            api,
+            servers,
+            ..
+        } = self;
+        let flagged = [data_dir, api, servers]
+            .iter()
+            .filter(|named| **named == Named::Flag)
+            .count();
+        if flagged > 1 {
+            return Err(Failure::usage(
+                "the flags name two places: --data-dir is one, --api is one, --amqp-url and --redis-url are one",
+            )
+            .advise("leave out all but one"));
+        }
+        let strongest = data_dir.max(api).max(servers);
+        if strongest == Named::Variable && data_dir == servers {
+            return Err(Failure::usage(
+                "the variables name two places: PORCHLIGHT_DATA_DIR is a standalone, PORCHLIGHT_AMQP_URL and \
+                 PORCHLIGHT_REDIS_URL are the scaled form",
+            )
+            .advise("say which with a flag, such as --data-dir DIR, or empty one: PORCHLIGHT_DATA_DIR= porchlight …"));
+        }
+        Ok(match strongest {
+            Named::No if self.is_default_dir => Choice::DefaultDirectory,
+            Named::No => Choice::Servers,
+            _ if data_dir == strongest => Choice::Directory,
+            _ if api == strongest && (servers < strongest || self.api_before_servers) => Choice::Api,
+            _ => Choice::Servers,
+        })
+    }
+}
+
+fn named(is_given: bool, is_flag: bool) -> Named {
+    match (is_given, is_flag) {
+        (false, _) => Named::No,
+        (true, false) => Named::Variable,
+        (true, true) => Named::Flag,
+    }
+}
+
+fn data_dir_named(here: &HereArgs, is_flag: bool) -> Named {
+    let is_given = here
+        .data_dir
+        .as_ref()
+        .is_some_and(|dir| !dir.as_os_str().is_empty());
+    named(is_given, is_flag)
+}
+
+fn is_default_dir() -> bool {
+    Path::new(DATA_DIR).join(JOURNAL_FILE).is_file()
+}
+
+/// A place that is no server.
+fn near(choice: Choice, here: &HereArgs, api: &Option<String>) -> Result<Place, Failure> {
+    match (choice, &here.data_dir, given(api)) {
+        (Choice::Directory, Some(dir), _) => Directory::open(dir).map(Place::Directory),
+        (Choice::Api, _, Some(url)) => {
+            let api = ControlApi::new(url, given(&here.admin_token))?;
+            Ok(Place::Api(Box::new(api)))
+        }
+        _ => Directory::open(Path::new(DATA_DIR)).map(Place::Directory),
+    }
+}
+
+impl Directory {
+    /// Opens a standalone's directory, as a tool beside its daemon.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let journal =
+            Journal::open(JournalConfig::new(path), Role::Tool).map_err(|error| refused(path, &error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            journal,
+        })
+    }
+
+    /// The directory of a journal that is open already.
+    pub(crate) fn of(journal: &Journal) -> Self {
+        Self {
+            path: journal.config().dir.clone(),
+            journal: journal.clone(),
+        }
+    }
+
+    /// The queue in it.
+    pub(crate) fn queue(&self) -> Queue {
+        Queue::new(&self.journal)
+    }
+
+    /// The ledger in it. What a command makes owed is the daemon's to send, at once.
+    pub(crate) fn ledger(&self) -> Ledger {
+        let config = LedgerConfig {
+            settle: Duration::ZERO,
+            head_start: Duration::ZERO,
+        };
+        Ledger::Sqlite(porchlight_journal::Ledger::new(self.journal.clone(), config))
+    }
+}
+
+fn refused(path: &Path, error: &OpenError) -> Failure {
+    match error {
+        OpenError::Missing { .. } => {
+            let failure = if path.is_dir() {
+                Failure::usage("PORCHLIGHT_DATA_DIR (--data-dir)").because(error)
+            } else {
+                Failure::usage(format_args!(
+                    "PORCHLIGHT_DATA_DIR (--data-dir): there is no directory '{}'",
+                    path.display()
+                ))
+            };
+            failure.advise(
+                "name the directory that `porchlight standalone` has as --data-dir, or start one there first",
+            )
+        }
+        OpenError::Foreign { .. } | OpenError::Newer { .. } => {
+            Failure::usage("PORCHLIGHT_DATA_DIR (--data-dir)").because(error)
+        }
+        OpenError::Path { .. } | OpenError::Sqlite { .. } => Failure::unavailable("the data directory")
+            .because(error)
+            .advise("run the tool as the user that the standalone runs as"),
+        _ => Failure::unavailable("the data directory").because(error),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::failure::Exit;
+    use Named::{Flag, No, Variable};
+
+    /// What is chosen from (directory, API, servers), by a command about queues or about devices.
+    fn choice(data_dir: Named, api: Named, servers: Named, api_before_servers: bool) -> Option<Choice> {
+        let wishes = Wishes {
+            data_dir,
+            api,
+            servers,
+            api_before_servers,
+            is_default_dir: false,
+        };
+        wishes.choose().ok()
+    }
+
+    #[test]
+    fn a_flag_overrules_every_variable() {
+        for first in [true, false] {
+            assert_eq!(choice(Flag, Variable, Variable, first), Some(Choice::Directory));
+            assert_eq!(choice(Variable, Flag, Variable, first), Some(Choice::Api));
+            assert_eq!(choice(Variable, Variable, Flag, first), Some(Choice::Servers));
+        }
+    }
+
+    #[test]
+    fn two_flags_for_two_places_are_refused() {
+        for (data_dir, api, servers) in [
+            (Flag, Flag, No),
+            (Flag, No, Flag),
+            (No, Flag, Flag),
+            (Flag, Flag, Flag),
+        ] {
+            assert_eq!(
+                choice(data_dir, api, servers, true),
+                None,
+                "{data_dir:?} {api:?} {servers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_variables_a_directory_and_a_server_are_refused_and_the_rest_has_an_order() {
+        for first in [true, false] {
+            assert_eq!(choice(Variable, No, Variable, first), None);
+            assert_eq!(choice(Variable, Variable, Variable, first), None);
+            assert_eq!(choice(Variable, Variable, No, first), Some(Choice::Directory));
+            assert_eq!(choice(No, Variable, No, first), Some(Choice::Api));
+        }
+        assert_eq!(choice(No, Variable, Variable, true), Some(Choice::Api));
+        assert_eq!(choice(No, Variable, Variable, false), Some(Choice::Servers));
+    }
+
+    #[test]
+    fn with_nothing_named_a_default_directory_comes_before_default_servers() {
+        assert_eq!(choice(No, No, No, false), Some(Choice::Servers));
+        let wishes = |servers| Wishes {
+            data_dir: No,
+            api: No,
+            servers,
+            api_before_servers: true,
+            is_default_dir: true,
+        };
+        assert_eq!(wishes(No).choose().unwrap(), Choice::DefaultDirectory);
+        assert_eq!(wishes(Variable).choose().unwrap(), Choice::Servers);
+    }
+
+    #[test]
+    fn a_directory_without_a_journal_is_a_wrong_setting_and_none_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing");
+        for path in [folder.path(), &missing] {
+            let failure = Directory::open(path).map(|_| ()).unwrap_err();
+            assert_eq!(failure.exit(), Exit::Usage);
+        }
+        assert!(!missing.exists() && std::fs::read_dir(folder.path()).unwrap().next().is_none());
+    }
+}
