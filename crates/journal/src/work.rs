@@ -52,7 +52,7 @@ struct Request<T, F> {
     waiter: oneshot::Sender<Result<T, JournalError>>,
     shape: Shape,
     /// Its place in the window; free again when this is dropped.
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 }
 
 /// A request and the end at which its result will come out.
@@ -71,7 +71,7 @@ where
         result: Err(JournalError::Stopping),
         waiter,
         shape,
-        _place: place,
+        place,
     };
     (Box::new(piece), result)
 }
@@ -114,12 +114,17 @@ where
     }
 
     fn answer(self: Box<Self>, overall: Option<JournalError>) {
-        let result = match overall {
-            Some(error) => Err(error),
-            None => self.result,
-        };
+        let Self {
+            waiter,
+            result,
+            place,
+            work,
+            ..
+        } = *self;
+        // Whoever is told finds its place free again.
+        drop((work, place));
         // Whoever left does not want to know.
-        let _ = self.waiter.send(result);
+        let _ = waiter.send(overall.map_or(result, Err));
     }
 
     fn is_left(&self) -> bool {

@@ -51,6 +51,10 @@ impl Feeder {
         let mut paused = self.hand.paused();
         while !self.is_over() {
             if *paused.borrow_and_update() {
+                // If that fails now, it is done before the next take.
+                if let Err(error) = self.give_back().await {
+                    tracing::debug!(%error, "what was in hand stays noted as taken for now");
+                }
                 self.show(QueueState::Paused);
                 tokio::select! {
                     () = self.stop.cancelled() => {}
