@@ -332,7 +332,7 @@ async fn a_command_that_fails_for_too_long_is_a_dead_letter_and_its_operation_st
         std::ops::ControlFlow::Continue(())
     };
     dead_letter::list(&bench.urls(), "test", 10, visit).await.unwrap();
-    assert_eq!(origins, ["Command resume.snapshot"]);
+    assert_eq!(origins, ["Callback resume.snapshot"]);
     bench.nothing_owed().await;
     assert_eq!(worker.device("d").await["operations"][0]["state"], "resuming");
     assert_eq!(receiver.calls().len(), 2);
