@@ -303,7 +303,11 @@ fn a_command_that_was_given_up_is_owed_again_while_it_is_still_true() {
     assert!(!ledger.give_up(&pause), "a newer one took its place");
     assert_eq!(ledger.owe_again(&pause, 5), OweAgain::Overtaken);
     assert_eq!(ledger.owe_again(&resume, 5), OweAgain::Owed);
-    assert_eq!(ledger.owed(), [resume.clone()], "it was owed all the time");
+    assert_eq!(
+        ledger.owed(),
+        std::slice::from_ref(&resume),
+        "it was owed all the time"
+    );
     assert!(ledger.give_up(&resume));
     assert!(!ledger.give_up(&resume));
     assert_eq!(

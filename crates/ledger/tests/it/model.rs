@@ -261,7 +261,7 @@ fn run<S: Strategy>(
     mut place: Place,
     runtime: &tokio::runtime::Runtime,
     (cases, strategy): (u32, S),
-    test: impl AsyncFn(&Ledger, S::Value) -> Result<(), TestCaseError>,
+    test: &impl AsyncFn(&Ledger, S::Value) -> Result<(), TestCaseError>,
 ) {
     let config = Config {
         cases,
@@ -326,13 +326,18 @@ mod redis {
     #[test]
     fn any_calls_in_any_order_end_as_the_reference_model_says() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        run(runtime.block_on(Place::redis()), &runtime, steps(), walk);
+        run(runtime.block_on(Place::redis()), &runtime, steps(), &walk);
     }
 
     #[test]
     fn whole_batches_in_any_order_end_in_the_same_status_and_operations() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        run(runtime.block_on(Place::redis()), &runtime, batches(), whole_batch);
+        run(
+            runtime.block_on(Place::redis()),
+            &runtime,
+            batches(),
+            &whole_batch,
+        );
     }
 }
 
@@ -345,7 +350,7 @@ mod sqlite {
             Place::sqlite(),
             &tokio::runtime::Runtime::new().unwrap(),
             steps(),
-            walk,
+            &walk,
         );
     }
 
@@ -355,7 +360,7 @@ mod sqlite {
             Place::sqlite(),
             &tokio::runtime::Runtime::new().unwrap(),
             batches(),
-            whole_batch,
+            &whole_batch,
         );
     }
 }

@@ -60,9 +60,9 @@ async fn six_events_end_the_same_in_each_of_their_720_orders(place: Place) {
         }
     }
     let mut generations = BTreeSet::new();
-    for n in 0..orders.len() {
+    for (n, order) in orders.iter().enumerate() {
         let known = ledger.device(&device(n)).await.unwrap();
-        assert_eq!(known.as_ref(), model.devices.get(&device(n)), "{:?}", orders[n]);
+        assert_eq!(known.as_ref(), model.devices.get(&device(n)), "{order:?}");
         let known = known.unwrap();
         assert_eq!(
             (known.status, known.status_since_ms.is_some()),

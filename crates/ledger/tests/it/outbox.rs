@@ -10,6 +10,7 @@ use crate::support::{Place, apply, news, with_operation};
 
 for_both! {
     a_command_is_claimed_after_its_head_start_and_again_after_growing_pauses,
+    commands_that_failed_together_do_not_come_back_together,
     a_confirmed_resume_runs_and_a_late_confirm_of_a_replaced_command_changes_nothing,
     two_sweepers_never_claim_the_same_command,
     a_claim_keeps_about_its_limit_and_serves_every_partition_in_turn,
@@ -53,6 +54,28 @@ async fn a_command_is_claimed_after_its_head_start_and_again_after_growing_pause
     assert_eq!(ledger.confirm(0, &owed).await, [Ok(true)]);
     assert_eq!(ledger.confirm(0, &owed).await, [Ok(false)]);
     assert_eq!(claimed(&ledger, i64::MAX).await, []);
+}
+
+async fn commands_that_failed_together_do_not_come_back_together(place: Place) {
+    let ledger = place.ledger();
+    for n in 0..80 {
+        let device = format!("dev-{n}");
+        with_operation(&ledger, &device).await;
+        apply(&ledger, &news("device_offline", &device, 20), 0)
+            .await
+            .unwrap();
+    }
+    // Overdue for 100 s, they are held for 75 s to 125 s.
+    let now = 102_000;
+    let mut came_back = Vec::new();
+    for after in [0, 74_000, 100_000, 125_000] {
+        came_back.push(ledger.claim(now + after, 1000).await.unwrap().len());
+    }
+    assert_eq!(
+        (came_back[0], came_back[1], came_back[2] + came_back[3]),
+        (80, 0, 80)
+    );
+    assert!((10..=70).contains(&came_back[2]), "{came_back:?}");
 }
 
 async fn a_confirmed_resume_runs_and_a_late_confirm_of_a_replaced_command_changes_nothing(place: Place) {
