@@ -22,7 +22,10 @@ local entries = {}
 for i, member in ipairs(members) do
   if stored[i] then
     entries[#entries + 1] = stored[i]
-    local overdue = now - tonumber(unpack_record(stored[i])[10])
+    -- An entry that cannot be read is held back as long as may be, and stops no other.
+    local read, record = pcall(unpack_record, stored[i])
+    local first_due = read and type(record) == 'table' and tonumber(record[10])
+    local overdue = first_due and now - first_due or longest
     local hold = bounded(bounded(overdue) * (0.75 + math.random() / 2))
     redis.call('ZADD', KEYS[2], string.format('%.0f', now + hold), member)
   else

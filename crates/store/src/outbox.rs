@@ -58,7 +58,7 @@ impl Store {
         };
         let mut claimed = Vec::new();
         for answer in self.run(shard, due.iter().map(claim).collect()).await {
-            claimed.extend(reply::commands(answer?)?);
+            claimed.extend(reply::readable_commands(answer?)?);
         }
         Ok(claimed)
     }

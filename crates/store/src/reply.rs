@@ -61,6 +61,22 @@ pub(crate) fn commands(value: Value) -> Result<Vec<Command>, StoreError> {
     Ok(commands)
 }
 
+/// As [`commands`], but an entry that cannot be read is left out: it must not stand in the way of the others.
+pub(crate) fn readable_commands(value: Value) -> Result<Vec<Command>, StoreError> {
+    let mut commands = Vec::new();
+    for entry in list(value)? {
+        match entry {
+            Value::BulkString(bytes) => match read_command(&bytes) {
+                Some(command) => commands.push(command),
+                None => tracing::warn!("an owed command cannot be read and is left where it is"),
+            },
+            _ => return Err(ODD),
+        }
+    }
+    sort(&mut commands);
+    Ok(commands)
+}
+
 /// Puts commands into the order that the reference model gives them in.
 pub(crate) fn sort(commands: &mut [Command]) {
     commands.sort_by(|a, b| (&a.device_id, &a.operation_id).cmp(&(&b.device_id, &b.operation_id)));

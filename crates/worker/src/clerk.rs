@@ -239,8 +239,23 @@ impl Clerk {
     }
 
     fn swept<T>(&self, result: Result<T, LedgerError>) -> Option<T> {
-        self.note(Witness::Sweep, result.as_ref().err());
-        result.ok()
+        match result {
+            Ok(found) => {
+                self.note(Witness::Sweep, None);
+                Some(found)
+            }
+            Err(error) if error.is_fault() => {
+                self.note(Witness::Sweep, Some(&error));
+                None
+            }
+            // The ledger works and something in it is wrong: no reason to take no events.
+            Err(error) => {
+                if let Some(suppressed) = self.log_gate.admit("sweep") {
+                    tracing::error!(%error, suppressed, "the ledger fails on what it owes");
+                }
+                None
+            }
+        }
     }
 
     fn note(&self, witness: Witness, error: Option<&LedgerError>) {

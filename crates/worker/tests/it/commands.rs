@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use porchlight_broker::topology;
 use porchlight_device::command::command_id;
-use porchlight_device::{Action, News};
+use porchlight_device::{Action, News, Registration};
 use porchlight_event::RingEvent;
+use porchlight_testbed::redis::Reply;
 use porchlight_testbed::wait_for;
 use serde_json::json;
 
@@ -17,6 +18,15 @@ fn identities(received: &[Received]) -> BTreeSet<String> {
     received
         .iter()
         .map(|command| command.message_id.clone())
+        .collect()
+}
+
+fn offline(devices: &[impl AsRef<str>], at: i64) -> Vec<News> {
+    let bodies = devices
+        .iter()
+        .map(|device| body("device_offline", device.as_ref(), at));
+    bodies
+        .map(|body| News::new(&RingEvent::parse(&body).unwrap(), at).unwrap())
         .collect()
 }
 
@@ -91,10 +101,8 @@ async fn the_sweeper_sends_what_the_fast_path_lost(bench: impl Form) {
     }
     // A worker that dies right after the ledger has answered: its commands are owed, and nobody sends them.
     let at = now_ms() - 1000;
-    let events: Vec<News> = (0..20)
-        .map(|n| RingEvent::parse(&body("device_offline", &format!("d{n}"), at)).unwrap())
-        .map(|event| News::new(&event, at).unwrap())
-        .collect();
+    let devices: Vec<_> = (0..20).map(|n| format!("d{n}")).collect();
+    let events = offline(&devices, at);
     let decisions = bench.ledger().apply_batch(0, &events, now_ms()).await;
     assert!(
         decisions
@@ -165,6 +173,50 @@ async fn a_resume_waits_until_the_device_has_settled(bench: impl Form) {
             .await,
         0.0
     );
+    worker.stop().await.unwrap();
+}
+
+/// An entry that nobody can read stays where it is and holds up nothing but itself, not even in its own partition.
+#[tokio::test]
+async fn an_owed_command_that_cannot_be_read_holds_up_no_other() {
+    let bench = Bench::start().await;
+    let (ledger, at) = (bench.ledger(), now_ms() - 1000);
+    let operations = [("d1", "o1"), ("d1", "o2"), ("d2", "o1"), ("d3", "o1")];
+    for (device, operation) in operations {
+        let registration = Registration {
+            operation_id: operation.to_owned(),
+            account_id: None,
+            kind: "snapshot".to_owned(),
+            params: "null".to_owned(),
+        };
+        ledger.register(device, &registration, at).await.unwrap();
+    }
+    let events = offline(&["d1", "d2", "d3"], at);
+    for applied in ledger.apply_batch(0, &events, at).await {
+        applied.unwrap();
+    }
+    let command = |words: &[&str]| match bench.redis.command(words).unwrap() {
+        Reply::List(found) => found,
+        other => panic!("{other:?}"),
+    };
+    let text = |reply: &Reply| match reply {
+        Reply::Bytes(bytes) => String::from_utf8(bytes.clone()).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let outboxes: Vec<_> = command(&["KEYS", "porchlight:*:ob"]).iter().map(text).collect();
+    let of_two = outboxes
+        .iter()
+        .find(|key| command(&["HKEYS", key]).len() == 2)
+        .unwrap();
+    let spoilt = text(&command(&["HKEYS", of_two])[0]);
+    bench
+        .redis
+        .command(&["HSET", of_two, &spoilt, "no command"])
+        .unwrap();
+    let worker = bench.worker().await;
+    let received = bench.commands(|all| identities(all).len() == 3).await;
+    assert!(received.iter().all(|command| command.body["action"] == "pause"));
+    assert_eq!(worker.call("GET", "/readyz", "").await.status, 200);
     worker.stop().await.unwrap();
 }
 

@@ -144,6 +144,12 @@ macro_rules! in_every_form {
                 super::$test(crate::servers::Bench::start().await).await;
             })+
         }
+        mod standalone {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::one_file::OneFile::start().await).await;
+            })+
+        }
     };
 }
 pub(crate) use in_every_form;
