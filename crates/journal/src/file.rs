@@ -3,6 +3,7 @@
 //! What is in the file is the schema's; see [`crate::schema`].
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::error::OpenError;
 /// The one file of a journal; SQLite keeps `-wal` and `-shm` beside it.
 pub(crate) const FILE: &str = "porchlight.db";
 const LOCK: &str = "porchlight.lock";
+/// In the lock's file: the directory holds a journal.
+const USED: &[u8] = b"porchlight.db beside this file holds a journal\n";
 /// A tool that looks who holds the directory is in the way for less than a millisecond; a daemon waits longer than that.
 const LOCK_TRIES: u32 = 5;
 const LOCK_TRY_AGAIN: Duration = Duration::from_millis(20);
@@ -117,6 +120,37 @@ pub(crate) fn bytes_on_disk(dir: &Path) -> u64 {
     length("") + length("-wal")
 }
 
+/// Refuses an empty file in a directory that has held a journal: it was cut to nothing, or removed and made again.
+pub(crate) fn expect_new(lock: Option<&File>, opener: &Opener) -> Result<(), OpenError> {
+    let used = match lock {
+        Some(lock) => lock.metadata().map_err(at(&opener.path))?.len() > 0,
+        None => false,
+    };
+    if !used {
+        return Ok(());
+    }
+    Err(OpenError::Damaged {
+        path: opener.path.clone(),
+        detail: "it is empty, and there has been a journal; to begin anew, remove porchlight.lock, too"
+            .to_owned(),
+    })
+}
+
+/// Notes beside the file that it holds a journal from here on.
+pub(crate) fn mark_used(lock: Option<&File>, opener: &Opener) -> Result<(), OpenError> {
+    let Some(mut lock) = lock else {
+        return Ok(());
+    };
+    let marked = lock.metadata().and_then(|known| {
+        if known.len() == 0 {
+            lock.write_all(USED)?;
+            lock.sync_all()?;
+        }
+        Ok(())
+    });
+    marked.map_err(at(&opener.path))
+}
+
 /// An empty file is an empty database to SQLite, which would make it readable for others.
 fn make_file(dir: &Path, path: &Path) -> Result<(), OpenError> {
     match OpenOptions::new()
@@ -171,10 +205,8 @@ impl Opener {
         connection.pragma_update(None, "cache_size", -i64::from(CACHE_KIB))?;
         // A disk fault under a memory map is a signal that kills the process instead of an error.
         connection.pragma_update(None, "mmap_size", 0)?;
-        if access == Access::Write(Role::Tool) {
-            // One process checkpoints. A tool leaves the log to the daemon, also when it is the last to go.
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        }
+        // So far, because a refused file is left as it is; see `set_writing`.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         Ok(connection)
     }
 
@@ -214,8 +246,12 @@ pub(crate) fn set_writing(connection: &Connection, opener: &Opener, role: Role) 
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // One process checkpoints. A tool leaves the log to the daemon, also when it is the last to go.
     let checkpoint_pages = match role {
-        Role::Daemon => CHECKPOINT_PAGES,
+        Role::Daemon => {
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+            CHECKPOINT_PAGES
+        }
         Role::Tool => 0,
     };
     connection.pragma_update(None, "wal_autocheckpoint", checkpoint_pages)?;

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -40,7 +40,8 @@ struct Inner {
     config: JournalConfig,
     orders: SyncSender<Order>,
     window: Arc<Semaphore>,
-    questions: SyncSender<Box<dyn Piece>>,
+    /// Gone once the journal is closed, which ends the readers.
+    questions: Mutex<Option<SyncSender<Box<dyn Piece>>>>,
     read_window: Arc<Semaphore>,
     states: Arc<States>,
     counters: Arc<Counters>,
@@ -80,6 +81,13 @@ impl Journal {
         let (opener, lock) = file::prepare(&config, role)?;
         let mut connection = opener.begin(Access::Write(role))?;
         let empty = schema::recognise(&connection, &opener, role)?;
+        if role == Role::Daemon {
+            schema::check(&connection, &opener)?;
+            if empty {
+                file::expect_new(lock.as_ref(), &opener)?;
+            }
+        }
+        // Nothing is written before this point: a file that is refused stays as it is.
         let explain = |error| opener.explain(error);
         file::set_writing(&connection, &opener, role).map_err(explain)?;
         let mut ended_cleanly = true;
@@ -87,15 +95,14 @@ impl Journal {
             if empty {
                 schema::create(&mut connection).map_err(explain)?;
             }
-            schema::check(&connection, &opener)?;
-            ended_cleanly =
-                schema::begin_life(&mut connection, &config).map_err(|error| match error {
-                    WorkError::Sql(error) => opener.explain(error),
-                    WorkError::Unreadable(what) => OpenError::Damaged {
-                        path: opener.path.clone(),
-                        detail: what.to_owned(),
-                    },
-                })?;
+            file::mark_used(lock.as_ref(), &opener)?;
+            ended_cleanly = schema::begin_life(&mut connection, &config).map_err(|error| match error {
+                WorkError::Sql(error) => opener.explain(error),
+                WorkError::Unreadable(what) => OpenError::Damaged {
+                    path: opener.path.clone(),
+                    detail: what.to_owned(),
+                },
+            })?;
         }
         let window = config.window.max(1);
         // One more than the window, for the order to close.
@@ -133,7 +140,7 @@ impl Journal {
                 config,
                 orders,
                 window: Arc::new(Semaphore::new(window)),
-                questions,
+                questions: Mutex::new(Some(questions)),
                 read_window: Arc::new(Semaphore::new(READ_WINDOW)),
                 states,
                 counters,
@@ -193,6 +200,13 @@ impl Journal {
         if !self.inner.window.is_closed() {
             self.inner.window.close();
             self.inner.read_window.close();
+            drop(
+                self.inner
+                    .questions
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take(),
+            );
             // There is a place for exactly this one; an error means that the writer is gone.
             let _ = self.inner.orders.try_send(Order::Close);
         }
@@ -277,7 +291,14 @@ impl Journal {
             bytes: SMALL_BYTES,
         };
         self.ask(&self.inner.read_window, until, shape, look, |piece| {
-            self.inner.questions.try_send(piece).is_ok()
+            let questions = self
+                .inner
+                .questions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            questions
+                .as_ref()
+                .is_some_and(|questions| questions.try_send(piece).is_ok())
         })
         .await
     }

@@ -118,37 +118,26 @@ async fn only_the_owner_may_read_what_is_made() {
 #[tokio::test]
 async fn a_file_that_is_not_a_sound_journal_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join(FILE);
+    // A directory of its own for each, as they come with nothing beside them.
     let refused = |bytes: &[u8]| {
-        std::fs::write(&file, bytes).unwrap();
-        let error = Journal::open(JournalConfig::new(dir.path()), Role::Daemon).unwrap_err();
-        assert!(
-            std::fs::read(&file).unwrap() == bytes,
-            "{error}: the file was changed"
-        );
-        for beside in ["porchlight.db-wal", "porchlight.db-shm"] {
-            let _ = std::fs::remove_file(dir.path().join(beside));
-        }
-        error
+        let dir = tempfile::tempdir().unwrap();
+        refused_in(dir.path(), bytes)
     };
     let text = refused(&b"not a database, only some text. ".repeat(100));
     assert!(matches!(text, OpenError::Foreign { .. }), "{text:?}");
 
-    std::fs::remove_file(&file).unwrap();
-    Connection::open(&file)
-        .unwrap()
-        .execute_batch("CREATE TABLE other (a)")
-        .unwrap();
-    let other = refused(&std::fs::read(&file).unwrap());
+    let other = dir.path().join("other");
+    let made = Connection::open(&other).unwrap();
+    made.execute_batch("CREATE TABLE other (a)").unwrap();
+    let other = refused(&std::fs::read(&other).unwrap());
     assert!(matches!(other, OpenError::Foreign { .. }), "{other:?}");
 
-    std::fs::remove_file(&file).unwrap();
     let journal = open(dir.path());
     for filler in [1 << 20, 1 << 20] {
         put(&journal, "page after page", filler).await.unwrap();
     }
     journal.close(LONG).await;
-    let sound = std::fs::read(&file).unwrap();
+    let sound = std::fs::read(dir.path().join(FILE)).unwrap();
     let mut newer = sound.clone();
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     let newer = refused(&newer);
@@ -159,6 +148,29 @@ async fn a_file_that_is_not_a_sound_journal_is_refused_and_left_alone() {
     scribbled[8192..65536].fill(0xA5);
     let scribbled = refused(&scribbled);
     assert!(matches!(scribbled, OpenError::Damaged { .. }), "{scribbled:?}");
+}
+
+fn refused_in(dir: &Path, bytes: &[u8]) -> OpenError {
+    let file = dir.join(FILE);
+    std::fs::write(&file, bytes).unwrap();
+    let error = Journal::open(JournalConfig::new(dir), Role::Daemon).unwrap_err();
+    assert!(
+        std::fs::read(&file).unwrap() == bytes,
+        "{error}: the file was changed"
+    );
+    error
+}
+
+#[tokio::test]
+async fn an_empty_file_is_refused_where_a_journal_has_been() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    journal.close(LONG).await;
+    let lock = std::fs::read(dir.path().join("porchlight.lock")).unwrap();
+    let cut = tempfile::tempdir().unwrap();
+    std::fs::write(cut.path().join("porchlight.lock"), lock).unwrap();
+    let error = refused_in(cut.path(), b"");
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
 }
 
 #[tokio::test]

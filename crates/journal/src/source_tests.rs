@@ -291,7 +291,10 @@ async fn a_crash_charges_what_was_in_hand_and_few_are_taken_at_once_until_it_is_
     let mut counts = vec![1; 8];
     let mut last = batch.deliveries[7].tag;
     while counts.len() < 30 {
-        assert_eq!(handle.ack_through(batch.incarnation, last).await, AckOutcome::Sent);
+        assert_eq!(
+            handle.ack_through(batch.incarnation, last).await,
+            AckOutcome::Sent
+        );
         let more = next(&mut second, 99).await;
         counts.extend(more.deliveries.iter().map(|d| d.delivery_count));
         last = more.deliveries.last().unwrap().tag;

@@ -1,0 +1,55 @@
+//! A million events waiting: what must stay cheap however much there is.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use porchlight_event::Envelope;
+use porchlight_journal::{Journal, JournalConfig, Limits, Queue, Role, Source, SourceConfig};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::PATIENCE;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a minute and a gigabyte; run it after a change of tables or questions"]
+async fn with_a_million_events_the_depth_and_the_first_batch_come_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = JournalConfig {
+        bytes_max: 8 << 30,
+        ..JournalConfig::new(dir.path())
+    };
+    let journal = Journal::open(config.clone(), Role::Daemon).unwrap();
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..256 {
+        let queue = Queue::new(&journal);
+        writers.spawn(async move {
+            for number in 0..4000 {
+                let envelope = Envelope::bare(Bytes::from(format!("{writer} {number} {}", "x".repeat(400))));
+                queue.accept(&envelope, Limits::within(PATIENCE)).await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    let queue = Queue::new(&journal);
+    let began = Instant::now();
+    let depth = queue.depth(began + PATIENCE).await.unwrap();
+    let took = began.elapsed();
+    assert_eq!(depth.ready.count, 1_024_000);
+    assert!(took < Duration::from_millis(100), "the depth took {took:?}");
+    let began = Instant::now();
+    let mut source = Source::start(&journal, SourceConfig::default(), CancellationToken::new());
+    let batch = timeout(PATIENCE, source.next_batch(64)).await.unwrap().unwrap();
+    let took = began.elapsed();
+    assert!(
+        batch.deliveries.len() > 1 && took < Duration::from_millis(500),
+        "a batch took {took:?}"
+    );
+    source.close().await;
+    journal.close(PATIENCE).await;
+    let began = Instant::now();
+    Journal::open(config, Role::Daemon).unwrap();
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(20), "opening took {took:?}");
+}
