@@ -1,6 +1,7 @@
 //! How fast this disk syncs by itself, and how fast a journal on it accepts events.
 //!
-//! `cargo run --release -p porchlight-journal --example commit_rate [DIR] [SECONDS]`; the directory is made and left.
+//! `cargo run --release -p porchlight-journal --example commit_rate [DIR] [SECONDS] [GATHER_US]`; the directory is made
+//! and left.
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
 use std::error::Error;
@@ -21,11 +22,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let dir = args.next().unwrap_or_else(|| "commit-rate".to_owned());
     let seconds: u64 = args.next().map_or(Ok(5), |text| text.parse())?;
+    let gather: u64 = args.next().map_or(Ok(2000), |text| text.parse())?;
     let (dir, span) = (Path::new(&dir), Duration::from_secs(seconds));
     create_dir_all(dir)?;
     bare(dir, span)?;
     for waiters in [1, 64, 256] {
-        accept(&dir.join(format!("journal-{waiters}")), waiters, span).await?;
+        accept(
+            &dir.join(format!("journal-{waiters}")),
+            waiters,
+            span,
+            Duration::from_micros(gather),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -45,9 +53,15 @@ fn bare(dir: &Path, span: Duration) -> Result<(), Box<dyn Error>> {
     Ok(remove_file(path)?)
 }
 
-async fn accept(dir: &Path, waiters: usize, span: Duration) -> Result<(), Box<dyn Error>> {
+async fn accept(
+    dir: &Path,
+    waiters: usize,
+    span: Duration,
+    gather_max: Duration,
+) -> Result<(), Box<dyn Error>> {
     let config = JournalConfig {
         bytes_max: 8 << 30,
+        gather_max,
         ..JournalConfig::new(dir)
     };
     let journal = Journal::open(config, Role::Daemon)?;

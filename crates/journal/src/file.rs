@@ -81,6 +81,10 @@ fn make_dir(dir: &Path) -> Result<(), OpenError> {
     made.map_err(at(dir))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "opening blocks anyway, once, before the process has anything else to do"
+)]
 fn take_lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(LOCK);
     let opened = OpenOptions::new()

@@ -54,6 +54,7 @@ pub enum DepthError {
 
 /// Reads the depths, again and again.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of them")]
 pub enum DepthReader {
     /// RabbitMQ, over a connection that is kept between readings.
     RabbitMq(broker::DepthReader),

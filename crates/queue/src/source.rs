@@ -8,6 +8,10 @@ use tokio::sync::watch;
 
 /// Where events come out. Dropping it gives everything unacked back.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a process has one or two of them, and they are moved at the start"
+)]
 pub enum Source {
     /// RabbitMQ.
     RabbitMq(Consumer),
