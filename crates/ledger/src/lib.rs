@@ -3,6 +3,7 @@
 //! Nothing is decided and nothing is stored here; each implementation is its own crate's, and both are held to
 //! [`porchlight_device::model::Ledger`]. Whoever uses a ledger does not ask which one it is.
 
+mod carry;
 mod error;
 mod ledger;
 

@@ -240,7 +240,7 @@ pub(crate) fn json<T: serde::Serialize>(value: &T) -> String {
 }
 
 /// A line of history up to its outcome, which the script adds.
-fn history_line(news: &News, now_ms: i64) -> String {
+pub(crate) fn history_line(news: &News, now_ms: i64) -> String {
     let entry = HistoryEntry {
         at: now_ms,
         event_id: news.event_id.clone(),

@@ -34,9 +34,9 @@ pub enum PageError {
 }
 
 /// A device and its history as stored.
-struct Stored {
-    device: Device,
-    history: Vec<HistoryEntry>,
+pub(crate) struct Stored {
+    pub(crate) device: Device,
+    pub(crate) history: Vec<HistoryEntry>,
 }
 
 impl Store {
@@ -58,14 +58,7 @@ impl Store {
     }
 
     async fn stored(&self, device_id: &str) -> Result<Option<Stored>, StoreError> {
-        let place = Place::of(device_id);
-        let keys = [
-            place.device(),
-            place.operations(),
-            place.history(),
-            place.partition.outbox(),
-        ];
-        let call = Script::DeviceView.call(&keys).arg(HISTORY_ENTRIES_MAX);
+        let call = Stored::call(&Place::of(device_id));
         Stored::read(self.run_one(self.any_shard(), call).await?)
     }
 
@@ -114,7 +107,7 @@ impl Store {
     }
 
     /// The next devices in the index, at most `limit`; fewer only at the end.
-    async fn places(&self, after: Option<Place>, limit: usize) -> Result<Vec<Place>, StoreError> {
+    pub(crate) async fn places(&self, after: Option<Place>, limit: usize) -> Result<Vec<Place>, StoreError> {
         let shard = self.any_shard();
         let start = after.map_or(0, |place| place.partition.index());
         let partitions: Vec<Partition> = Partition::all().skip(start).collect();
@@ -210,7 +203,18 @@ fn summary(values: Value) -> Result<Option<DeviceSummary>, StoreError> {
 }
 
 impl Stored {
-    fn read(answer: Value) -> Result<Option<Self>, StoreError> {
+    /// The call that reads it.
+    pub(crate) fn call(place: &Place) -> Call {
+        let keys = [
+            place.device(),
+            place.operations(),
+            place.history(),
+            place.partition.outbox(),
+        ];
+        Script::DeviceView.call(&keys).arg(HISTORY_ENTRIES_MAX)
+    }
+
+    pub(crate) fn read(answer: Value) -> Result<Option<Self>, StoreError> {
         let mut parts = reply::list(answer)?.into_iter();
         let mut next = || parts.next().unwrap_or(Value::Nil);
         let (fields, operations, owed, history) = (next(), next(), next(), next());

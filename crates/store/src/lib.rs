@@ -16,6 +16,8 @@
 
 mod accounts;
 mod apply;
+mod carry;
+mod carry_marks;
 mod connection;
 mod devices;
 mod error;

@@ -27,12 +27,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Each level has this many times the sets of the one before. With four, a level that has just begun holds so few
 /// marks against those of the full ones before that its sparse sets cost about a byte for each mark.
-const LEVEL_FACTOR: u64 = 4;
+pub(crate) const LEVEL_FACTOR: u64 = 4;
 /// The last level: 65 536 sets in each partition, for 4 billion events in a generation.
-const LEVEL_MAX: u8 = 8;
+pub(crate) const LEVEL_MAX: u8 = 8;
 /// A set this full ends its level: the server's compact form ends at 512 numbers by default, and a few more marks
 /// arrive before every worker knows of the next level.
-const FILL_MAX: i64 = 480;
+pub(crate) const FILL_MAX: i64 = 480;
 /// A level whose sets are emptier than this at the end of its generation was too high for the next.
 const FILL_SPARSE: i64 = 64;
 /// Attempts to agree on a shape with other workers.
@@ -51,10 +51,10 @@ pub(crate) struct Shape {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span {
-    generation: i64,
-    first: u8,
-    last: u8,
+pub(crate) struct Span {
+    pub(crate) generation: i64,
+    pub(crate) first: u8,
+    pub(crate) last: u8,
 }
 
 /// What a script needs to look marks up and insert them.
@@ -83,9 +83,11 @@ impl Marks {
         *self.slot(partition) = None;
     }
 
-    fn set(&self, partition: Partition, text: String) -> Result<(), StoreError> {
-        *self.slot(partition) = Some(Arc::new(Shape::parse(text)?));
-        Ok(())
+    /// Keeps a copy of the shape as it is now, and gives it.
+    pub(crate) fn set(&self, partition: Partition, text: String) -> Result<Arc<Shape>, StoreError> {
+        let shape = Arc::new(Shape::parse(text)?);
+        *self.slot(partition) = Some(Arc::clone(&shape));
+        Ok(shape)
     }
 
     fn slot(&self, partition: Partition) -> std::sync::MutexGuard<'_, Option<Arc<Shape>>> {
@@ -101,7 +103,7 @@ impl Marks {
 }
 
 impl Shape {
-    fn parse(text: String) -> Result<Self, StoreError> {
+    pub(crate) fn parse(text: String) -> Result<Self, StoreError> {
         let read = |part: &str| {
             let mut numbers = part.split(':');
             let generation = numbers.next()?.parse().ok()?;
@@ -125,7 +127,11 @@ impl Shape {
         &self.text
     }
 
-    fn span(&self, generation: i64) -> Option<Span> {
+    pub(crate) fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    pub(crate) fn span(&self, generation: i64) -> Option<Span> {
         self.spans
             .iter()
             .find(|span| span.generation == generation)
@@ -142,7 +148,7 @@ impl Shape {
     }
 
     /// The text with `span` in it and without generations that nobody looks up any more.
-    fn with(&self, span: Span) -> String {
+    pub(crate) fn with(&self, span: Span) -> String {
         let kept = self.spans.iter().filter(|known| {
             known.generation != span.generation && known.generation >= span.generation.saturating_sub(2)
         });

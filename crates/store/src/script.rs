@@ -22,6 +22,9 @@ pub(crate) enum Script {
     DeviceView,
     Shape,
     Probe,
+    Restore,
+    RestoreAccount,
+    RestoreMarks,
 }
 
 /// One command for the server, whose keys lie in one slot.
@@ -42,7 +45,7 @@ static LOADED: LazyLock<Vec<redis::Script>> = LazyLock::new(|| {
 });
 
 impl Script {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 17] = [
         Self::ApplyEvent,
         Self::ApplyAccount,
         Self::AccountTouch,
@@ -57,6 +60,9 @@ impl Script {
         Self::DeviceView,
         Self::Shape,
         Self::Probe,
+        Self::Restore,
+        Self::RestoreAccount,
+        Self::RestoreMarks,
     ];
 
     /// Preludes, and the script itself.
@@ -76,6 +82,9 @@ impl Script {
             Self::DeviceView => (&[], include_str!("device_view.lua")),
             Self::Shape => (&[], include_str!("shape.lua")),
             Self::Probe => (&[], include_str!("probe.lua")),
+            Self::Restore => (&[ORDER, DEVICE], include_str!("restore.lua")),
+            Self::RestoreAccount => (&[ORDER], include_str!("restore_account.lua")),
+            Self::RestoreMarks => (&[], include_str!("restore_marks.lua")),
         }
     }
 

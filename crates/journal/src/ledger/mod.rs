@@ -6,6 +6,7 @@
 //!
 //! An account and its devices are in one file, so news of an account reaches all its devices in the step that takes it.
 
+mod carry;
 mod outbox;
 mod pack;
 mod pages;

@@ -94,8 +94,16 @@ pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<Status, u64>, W
 pub(super) struct Cursor(i64);
 
 impl Cursor {
+    pub(super) fn at(place: i64) -> Self {
+        Self(place)
+    }
+
+    pub(super) fn place(self) -> i64 {
+        self.0
+    }
+
     /// Sixteen hex digits.
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         hex::encode(self.0.to_be_bytes())
     }
 

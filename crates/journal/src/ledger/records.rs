@@ -43,6 +43,8 @@ pub(super) struct Row {
     place: i64,
     /// `None` when there is no row yet.
     stored: Option<Stored>,
+    /// A history from elsewhere, for a device that has none here.
+    pub(super) brought: Option<Vec<u8>>,
 }
 
 struct Stored {
@@ -52,6 +54,21 @@ struct Stored {
     status: Status,
     operations: BTreeMap<String, Operation>,
     owed: BTreeMap<String, Command>,
+}
+
+impl Row {
+    fn history(&self) -> &[u8] {
+        match (&self.brought, &self.stored) {
+            (Some(brought), _) => brought,
+            (None, Some(stored)) => &stored.body[stored.history_at..],
+            (None, None) => &[],
+        }
+    }
+
+    /// Whether there is a line of history.
+    pub(super) fn has_history(&self) -> bool {
+        self.history().first().is_some_and(|lines| *lines > 0)
+    }
 }
 
 /// The integer by which a row with this id is found.
@@ -109,7 +126,7 @@ pub(super) fn load_operations(
 
 pub(super) const FIND_DEVICE: &str = "SELECT account, body FROM devices WHERE place = ?1";
 pub(super) const ODD: WorkError = WorkError::Unreadable("a device");
-const ODD_ACCOUNT: WorkError = WorkError::Unreadable("an account");
+pub(super) const ODD_ACCOUNT: WorkError = WorkError::Unreadable("an account");
 const ODD_OPERATION: WorkError = WorkError::Unreadable("an operation");
 const ODD_COMMAND: WorkError = WorkError::Unreadable("an owed command");
 
@@ -208,7 +225,7 @@ impl<'c> Rows<'c> {
 }
 
 /// Marks of one generation lie in this many slots, one for each partition.
-const SLOTS: i64 = PARTITIONS as i64;
+pub(super) const SLOTS: i64 = PARTITIONS as i64;
 
 impl Records for Rows<'_> {
     type Error = WorkError;
@@ -239,7 +256,14 @@ impl Records for Rows<'_> {
     fn device(&mut self, device_id: &str) -> Result<(Device, Row), WorkError> {
         let (place, found) = find(&mut self.find_device, device_id)?;
         let Some(Found { account, body }) = found else {
-            return Ok((Device::new(device_id), Row { place, stored: None }));
+            return Ok((
+                Device::new(device_id),
+                Row {
+                    place,
+                    stored: None,
+                    brought: None,
+                },
+            ));
         };
         let read = rows::unpack_device(&body).ok_or(ODD)?;
         let mut device = read.device;
@@ -259,16 +283,14 @@ impl Records for Rows<'_> {
             Row {
                 place,
                 stored: Some(stored),
+                brought: None,
             },
         ))
     }
 
     fn store_device(&mut self, row: Row, device: Device, line: Option<Line>) -> Result<(), WorkError> {
         let place = row.place;
-        let history = row
-            .stored
-            .as_ref()
-            .map_or(&[][..], |stored| &stored.body[stored.history_at..]);
+        let history = row.history();
         let lengthened = match &line {
             Some(line) => Some(rows::lengthened(history, line, &device.device_id).ok_or(ODD)?),
             None => None,

@@ -20,6 +20,7 @@ macro_rules! for_both {
 }
 
 mod accounts;
+mod carry;
 mod ids;
 mod marks;
 mod model;

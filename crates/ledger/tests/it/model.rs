@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use porchlight_device::carry::{CarriedAccount, CarriedDevice};
 use porchlight_device::ledger::DeviceFilter;
+use porchlight_device::merge::IMPORT;
 use porchlight_device::model::Ledger as Model;
 use porchlight_device::view::HISTORY_ENTRIES_MAX;
 use porchlight_device::{Command, Device, News, Outcome, Registration, Status};
@@ -27,6 +29,8 @@ enum Step {
     /// The command at this place among all that were ever owed, counted round.
     OweAgain(usize),
     Claim,
+    /// What another ledger knows, that went through these steps.
+    TakeIn(Vec<Step>),
 }
 
 fn devices() -> Vec<String> {
@@ -100,6 +104,11 @@ fn event() -> impl Strategy<Value = Step> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let elsewhere = prop::collection::vec(own_step(), 1..30).prop_map(Step::TakeIn);
+    prop_oneof![12 => own_step(), 1 => elsewhere]
+}
+
+fn own_step() -> impl Strategy<Value = Step> {
     let operation = || select(vec!["op".to_owned(), "op\0".to_owned(), "\u{f6}p:1".to_owned()]);
     let params = select(vec![
         "{}".to_owned(),
@@ -133,6 +142,54 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_usize..500).prop_map(Step::OweAgain),
         1 => Just(Step::Claim),
     ]
+}
+
+/// What a ledger knows after these steps.
+fn elsewhere(steps: Vec<Step>) -> Model {
+    let mut ledger = Model::default();
+    for (step, now_ms) in steps.into_iter().zip((500_000_i64..).step_by(1000)) {
+        let owed = ledger.owed();
+        let command = |place: usize| owed.get(place % owed.len().max(1));
+        match step {
+            Step::Take(news) => drop(ledger.apply(&news, now_ms)),
+            Step::Register(device, registration) => {
+                // One that is refused changes nothing.
+                let _ = ledger.register(&device, &registration, now_ms);
+            }
+            Step::Forget(device, operation) => drop(ledger.forget(&device, &operation)),
+            Step::Confirm(place, _) => drop(command(place).map(|command| ledger.confirm(command))),
+            Step::GiveUp(place, _) => drop(command(place).map(|command| ledger.give_up(command))),
+            Step::OweAgain(_) | Step::Claim | Step::TakeIn(_) => {}
+        }
+    }
+    ledger
+}
+
+/// Takes in everything that another ledger knows on both sides.
+async fn take_in(
+    store: &Ledger,
+    ledger: &mut Model,
+    other: &Model,
+    now_ms: i64,
+) -> Result<(), TestCaseError> {
+    for (account_id, registers) in &other.accounts {
+        ledger.restore_account(account_id, registers, now_ms);
+        let account = CarriedAccount {
+            account_id: account_id.clone(),
+            registers: registers.clone(),
+        };
+        prop_assert_eq!(store.restore_account(&account, now_ms).await, Ok(()));
+    }
+    for device in other.devices.values() {
+        let wanted = ledger.restore_device(device, now_ms);
+        let carried = CarriedDevice {
+            device: device.clone(),
+            history: Vec::new(),
+        };
+        let got = store.restore_device(&carried, now_ms).await;
+        prop_assert_eq!(got, Ok(wanted), "{:?}", device);
+    }
+    Ok(())
 }
 
 /// Takes the steps on both sides and compares after each.
@@ -189,6 +246,13 @@ async fn walk(store: &Ledger, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let wanted = ledger.owe_again(command, now_ms);
                 prop_assert_eq!(store.owe_again(command, now_ms).await, Ok(wanted));
             }
+            Step::TakeIn(steps) => {
+                let other = elsewhere(steps);
+                take_in(store, &mut ledger, &other, now_ms).await?;
+                let known = ledger.clone();
+                take_in(store, &mut ledger, &other, now_ms + 1).await?;
+                prop_assert_eq!(&known.devices, &ledger.devices);
+            }
             Step::Claim => {
                 let owed = ledger.owed();
                 for command in store.claim(now_ms, 1000).await.unwrap() {
@@ -235,7 +299,7 @@ async fn compare(
             .unwrap()
             .history
             .into_iter()
-            .filter(|line| !line.kind.starts_with("app_"))
+            .filter(|line| !line.kind.starts_with("app_") && line.kind != IMPORT)
             .map(|line| (line.event_id, line.outcome))
             .collect();
         let wanted = histories.get(&device_id).cloned().unwrap_or_default().into_iter();
