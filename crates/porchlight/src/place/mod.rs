@@ -222,7 +222,7 @@ impl Wishes {
             .advise("leave out all but one"));
         }
         let strongest = data_dir.max(api).max(servers);
-        if strongest == Named::Variable && data_dir == servers {
+        if strongest == Named::Variable && data_dir == strongest && servers == strongest {
             return Err(Failure::usage(
                 "the variables name two places: PORCHLIGHT_DATA_DIR is a standalone, PORCHLIGHT_AMQP_URL and \
                  PORCHLIGHT_REDIS_URL are the scaled form",
