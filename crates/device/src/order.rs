@@ -5,6 +5,8 @@
 
 /// Digits before the event id: twice a 64-bit number, shifted to be unsigned and padded to 20 digits.
 pub const HEAD_BYTES: usize = 40;
+/// The largest of the two numbers.
+const NUMBER_MAX: &[u8; HEAD_BYTES / 2] = b"18446744073709551615";
 
 /// Where an event stands among all others of its subject. Compared byte by byte.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,7 +36,8 @@ impl Order {
     /// Reads back what [`Order::as_str`] gave; `None` for anything else.
     pub fn from_stored(text: String) -> Option<Self> {
         let head = text.as_bytes().get(..HEAD_BYTES)?;
-        head.iter().all(u8::is_ascii_digit).then_some(Self(text))
+        let fits = |digits: &[u8]| digits.iter().all(u8::is_ascii_digit) && digits <= NUMBER_MAX.as_slice();
+        head.chunks(HEAD_BYTES / 2).all(fits).then_some(Self(text))
     }
 
     /// The two numbers at its head, in the form in which they are compared, and what follows them. For a ledger that
@@ -115,7 +118,13 @@ mod tests {
     fn only_what_was_stored_reads_back() {
         let order = Order::new(-7, Some(3), "e\0\u{1f600}", "t");
         assert_eq!(Order::from_stored(order.as_str().to_owned()), Some(order.clone()));
-        assert_eq!(Order::from_stored("12".to_owned()), None);
+        for other in [
+            "12",
+            &"9".repeat(HEAD_BYTES),
+            &format!("{}x", "0".repeat(HEAD_BYTES - 1)),
+        ] {
+            assert_eq!(Order::from_stored((*other).to_owned()), None, "{other}");
+        }
         let (first, second, tail) = order.parts();
         assert_eq!(Order::from_parts(first, second, tail), order);
     }

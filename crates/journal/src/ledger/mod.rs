@@ -7,6 +7,7 @@
 //! An account and its devices are in one file, so news of an account reaches all its devices in the step that takes it.
 
 mod carry;
+mod error;
 mod outbox;
 mod pack;
 mod pages;
@@ -19,9 +20,7 @@ use std::time::Duration;
 use porchlight_device::ledger::{Backlog, DeviceFilter, Spread};
 use porchlight_device::records as steps;
 use porchlight_device::view::{DevicePage, DeviceView};
-use porchlight_device::{
-    Action, Command, Decision, Device, News, OweAgain, Registration, RegistrationError, Status,
-};
+use porchlight_device::{Action, Command, Decision, Device, News, OweAgain, Registration, Status};
 use porchlight_event::queue::QueueState;
 use rusqlite::Connection;
 use tokio::time::Instant;
@@ -29,6 +28,7 @@ use tokio::time::Instant;
 use crate::error::{JournalError, WorkError};
 use crate::file::FILE;
 use crate::journal::Journal;
+pub use error::{PageError, RegisterError};
 use pages::Cursor;
 use records::Rows;
 
@@ -53,28 +53,6 @@ pub struct Ledger {
     journal: Journal,
     settle_ms: i64,
     head_start_ms: i64,
-}
-
-/// Why an operation was not registered.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RegisterError {
-    /// The registration is not acceptable; nothing was changed.
-    #[error(transparent)]
-    Refused(#[from] RegistrationError),
-    /// The journal failed; the operation may or may not be registered. Registering again is right.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-}
-
-/// Why there is no page.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PageError {
-    /// The cursor is none that an earlier page gave.
-    #[error("the cursor is not one that an earlier page gave")]
-    BadCursor,
-    /// The journal failed.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
 }
 
 /// When something happens, and when what it owes is to be sent, in milliseconds since the epoch.
