@@ -5,15 +5,17 @@
 use clap::{Parser, Subcommand};
 
 use crate::dead::DeadArgs;
+use crate::demo::DemoArgs;
 use crate::devices::DevicesArgs;
 use crate::failure::EXIT_CODES;
 use crate::health::HealthArgs;
 use crate::operations::OperationsArgs;
 use crate::simulate::SimulateArgs;
+use crate::standalone::StandaloneArgs;
 use crate::status::StatusArgs;
 
-/// Porchlight's tool for operators: send signed test traffic, look at queues, devices and operations, replay dead
-/// letters.
+/// Porchlight on one machine, and the tool for operators of both its forms: see a demo, run standalone, send signed
+/// test traffic, look at queues, devices and operations, replay dead letters.
 ///
 /// Flags can also be given as the variables shown with them; a flag overrules its variable. Nothing is replayed or
 /// removed without --yes. Answers go to standard output, everything else to standard error.
@@ -26,20 +28,23 @@ pub(crate) struct Cli {
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub(crate) json: bool,
     /// What to log on standard error: a level (off, error, warn, info, debug), or target=level, comma-separated
+    /// [default: error; standalone: info]
     #[arg(
         long = "log",
         global = true,
         value_name = "FILTER",
         env = "PORCHLIGHT_LOG",
-        default_value = "error",
+        hide_env_values = true,
         help_heading = "Everywhere"
     )]
-    pub(crate) log: String,
+    pub(crate) log: Option<String>,
 }
 
 /// The commands.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Demo(DemoArgs),
+    Standalone(Box<StandaloneArgs>),
     #[command(after_help = EXIT_CODES)]
     Status(StatusArgs),
     #[command(after_help = EXIT_CODES)]

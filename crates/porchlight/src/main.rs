@@ -7,6 +7,7 @@ mod clock;
 mod confirm;
 mod control_api;
 mod dead;
+mod demo;
 mod devices;
 mod failure;
 mod health;
@@ -17,6 +18,7 @@ mod output;
 mod place;
 mod servers;
 mod simulate;
+mod standalone;
 mod status;
 
 use std::future::Future;
@@ -31,12 +33,20 @@ use cli::{Cli, Command};
 use failure::Failure;
 use output::Output;
 
+/// What is logged unless something else is asked for: an answer says by itself what went wrong.
+const LOG: &str = "error";
+
 fn main() -> ExitCode {
     let cli: Cli = match parse_args() {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let cli = match cli.command {
+        // A daemon, with a log, exit codes and an end of its own.
+        Command::Standalone(args) => return standalone::main(&args, cli.log.as_deref()),
+        command => Cli { command, ..cli },
+    };
+    let runtime = match standalone::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             return Failure::failed("the runtime cannot be started")
@@ -51,18 +61,20 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    set_up_log(&cli.log)?;
+    set_up_log(cli.log.as_deref())?;
     let output = Output::new(cli.json);
     let stop = stop::on_signals()
         .map_err(|error| Failure::failed("no signal can be listened for").because(&error))?;
     match cli.command {
-        // These two have something to finish after a signal.
+        // These have something to finish after a signal.
+        Command::Demo(args) => demo::run(args, output, stop).await,
         Command::Simulate(args) => simulate::run(*args, output, stop).await,
         Command::Dead(args) => dead::run(*args, output, stop).await,
         Command::Status(args) => until(&stop, status::run(args, output)).await,
         Command::Devices(args) => until(&stop, devices::run(args, output)).await,
         Command::Operations(args) => until(&stop, operations::run(args, output)).await,
         Command::Health(args) => until(&stop, health::run(args, output)).await,
+        Command::Standalone(_) => Err(Failure::usage("standalone runs alone")),
     }
 }
 
@@ -76,7 +88,8 @@ async fn until<T>(
         .unwrap_or_else(|| Err(Failure::failed("stopped by a signal")))
 }
 
-fn set_up_log(filter: &str) -> Result<(), Failure> {
+fn set_up_log(filter: Option<&str>) -> Result<(), Failure> {
+    let filter = filter.filter(|text| !text.trim().is_empty()).unwrap_or(LOG);
     let mut checker = Checker::new(&Cli::command());
     // lapin tells of every connection that a command drops at its end, which is no news to a person.
     let filter = format!("{filter},lapin=off");

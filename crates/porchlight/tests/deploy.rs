@@ -9,8 +9,9 @@ use std::process::Command;
 
 const PREFIX: &str = "PORCHLIGHT_";
 const PROGRAMS: [&str; 3] = ["porchlight-ingress", "porchlight-worker", "porchlight"];
-const TOOL_COMMANDS: [&[&str]; 6] = [
+const TOOL_COMMANDS: [&[&str]; 7] = [
     &[],
+    &["standalone"],
     &["simulate"],
     &["status"],
     &["devices", "list"],

@@ -3,7 +3,9 @@
 use crate::tool::run;
 
 /// Every command, and a variable that its help must name.
-const COMMANDS: [(&[&str], &str); 11] = [
+const COMMANDS: [(&[&str], &str); 13] = [
+    (&["demo"], "--keep"),
+    (&["standalone"], "PORCHLIGHT_DATA_DIR"),
     (&["status"], "PORCHLIGHT_REDIS_URL"),
     (&["simulate"], "PORCHLIGHT_SIGNING_KEYS"),
     (&["devices", "list"], "PORCHLIGHT_REDIS_URL"),

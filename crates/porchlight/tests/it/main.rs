@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod dead;
+mod demo;
 mod help;
 mod ledger;
 mod simulate;
+mod standalone;
 mod status;
 mod tool;
