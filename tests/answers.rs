@@ -1,72 +1,45 @@
-//! The table of answers, row by row over raw sockets, against a broker that is there.
+//! The table of answers, row by row over raw sockets, against an ingress whose broker is there and against a standalone.
 //!
 //! Rows that need a broken broker are in `outage`.
 
 use std::time::{Duration, Instant};
 
 use porchlight_event::SigningKey;
-use porchlight_testbed::http::{RawConnection, encode, request};
+use porchlight_testbed::http::{RawConnection, encode};
 use porchlight_testbed::{Signal, http, wait_for};
 
-use crate::support::{PATIENCE, Pipeline, Plan, WEBHOOK, event, now_ms};
+use crate::site::{Form, Site, on_both_forms};
+use crate::support::{PATIENCE, WEBHOOK, event, now_ms};
 
-const EVENTS: &str = "porchlight.events";
-
-/// An ingress alone, so that what it stored stays on the queue to be counted.
-async fn ingress_with(settings: Vec<(&'static str, String)>) -> Pipeline {
-    let mut pipeline = Pipeline::prepare(Plan {
-        settings,
-        workers: 0,
-        ..Plan::default()
-    })
-    .await;
-    pipeline.ingresses[0].start();
-    pipeline.ingresses[0].wait_until_ready().await;
-    pipeline
-}
-
-async fn ask(
-    pipeline: &Pipeline,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> http::Response {
-    request(pipeline.ingresses[0].listen, method, path, headers, body)
-        .await
-        .unwrap()
-}
-
-async fn raw(pipeline: &Pipeline, bytes: &[u8]) -> (http::Response, RawConnection) {
-    let mut connection = RawConnection::open(pipeline.ingresses[0].listen).await.unwrap();
-    connection.send(bytes).await.unwrap();
-    (connection.response().await.unwrap(), connection)
-}
+on_both_forms!(
+    what_is_not_rings_is_refused_and_never_reaches_the_queue,
+    what_is_signed_is_stored_however_odd_it_is,
+    a_body_over_the_limit_is_refused_before_it_is_sent_and_one_at_the_limit_is_stored,
+    malformed_http_is_answered_400_and_closed,
+    slow_heads_and_bodies_end_in_a_close_or_503_and_others_are_served_meanwhile,
+    connections_beyond_the_bound_wait_and_bodies_beyond_the_memory_are_answered_503,
+    keys_change_on_sighup_and_by_themselves_and_a_bad_file_keeps_the_old_ones,
+    the_admin_side_shows_health_and_metrics_and_the_public_side_does_not,
+);
 
 fn code(answer: &http::Response) -> String {
     let body: serde_json::Value = answer.json().unwrap_or_default();
     body["error"]["code"].as_str().unwrap_or_default().to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_rings_is_refused_and_never_reaches_the_queue() {
-    let pipeline = ingress_with(Vec::new()).await;
+async fn what_is_not_rings_is_refused_and_never_reaches_the_queue(form: Form) {
+    let site = Site::start(form, Vec::new()).await;
     let body = event("device_online", "d", "a", now_ms());
-    let good = pipeline.key.sign(&body);
+    let good = site.key.sign(&body);
     let digits = good.strip_prefix("sha256=").unwrap().to_owned();
     let wrong = SigningKey::new("x", b"another key").sign(&body);
 
-    let answer = ask(
-        &pipeline,
-        "POST",
-        "/webhooks/other",
-        &[("X-Signature", &good)],
-        &body,
-    )
-    .await;
+    let answer = site
+        .ask("POST", "/webhooks/other", &[("X-Signature", &good)], &body)
+        .await;
     assert_eq!((answer.status, code(&answer).as_str()), (404, "not_found"));
     for method in ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"] {
-        let answer = ask(&pipeline, method, WEBHOOK, &[("X-Signature", &good)], &body).await;
+        let answer = site.ask(method, WEBHOOK, &[("X-Signature", &good)], &body).await;
         assert_eq!(
             (answer.status, answer.header("allow")),
             (405, Some("POST")),
@@ -108,21 +81,21 @@ async fn what_is_not_rings_is_refused_and_never_reaches_the_queue() {
                 format!("sha256={}{}", flip(&digits[..1]), &digits[1..]),
             )],
         ),
-        ("of another body", vec![("X-Signature", pipeline.key.sign(b"{}"))]),
+        ("of another body", vec![("X-Signature", site.key.sign(b"{}"))]),
     ];
     for (name, headers) in header_sets {
         let headers: Vec<_> = headers
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        let answer = ask(&pipeline, "POST", WEBHOOK, &headers, &body).await;
+        let answer = site.ask("POST", WEBHOOK, &headers, &body).await;
         assert_eq!(answer.status, 401, "{name}: {}", answer.text());
         assert!(!answer.text().contains(&digits[..16]), "{name} shows a signature");
     }
     // Accepted last, so that whatever slipped through before it would be on the queue by now.
-    pipeline.accept(&body).await;
-    pipeline.broker.wait_for_depth(EVENTS, 1).await;
-    let logs = pipeline.ingresses[0].daemon().logs();
+    site.accept(&body).await;
+    site.wait_for_stored(1).await;
+    let logs = site.daemon().logs();
     assert!(
         !logs.contains(&digits[..16]) && !logs.contains("whsec"),
         "a secret is in the log:\n{logs}"
@@ -133,9 +106,8 @@ fn flip(digit: &str) -> &'static str {
     if digit == "0" { "1" } else { "0" }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_signed_is_stored_however_odd_it_is() {
-    let pipeline = ingress_with(Vec::new()).await;
+async fn what_is_signed_is_stored_however_odd_it_is(form: Form) {
+    let site = Site::start(form, Vec::new()).await;
     let bodies: [&[u8]; 6] = [
         b"",
         b"not json",
@@ -145,17 +117,19 @@ async fn what_is_signed_is_stored_however_odd_it_is() {
         br#"{"data":{"type":"new","id":"e"}}"#,
     ];
     for body in bodies {
-        pipeline.accept(body).await;
+        site.accept(body).await;
     }
     let odd = b"odd headers";
-    let signature = pipeline.key.sign(odd).to_uppercase().replace("SHA256", "sha256");
+    let signature = site.key.sign(odd).to_uppercase().replace("SHA256", "sha256");
     let headers = [
         ("Content-Type", "text/html; charset=\"x"),
         ("Content-Encoding", "gzip"),
         ("Accept", "nothing"),
         ("X-Signature", signature.as_str()),
     ];
-    let answer = ask(&pipeline, "POST", &format!("{WEBHOOK}?from=ring"), &headers, odd).await;
+    let answer = site
+        .ask("POST", &format!("{WEBHOOK}?from=ring"), &headers, odd)
+        .await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let stored: serde_json::Value = answer.json().unwrap();
     assert_eq!(
@@ -164,34 +138,28 @@ async fn what_is_signed_is_stored_however_odd_it_is() {
     );
 
     let body = b"chunked";
-    let signature = pipeline.key.sign(body);
+    let signature = site.key.sign(body);
     let head = format!(
         "POST {WEBHOOK} HTTP/1.1\r\nHost: x\r\nX-Signature: {signature}\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
-    let (answer, _) = raw(
-        &pipeline,
-        &[head.as_bytes(), b"3\r\nchu\r\n4\r\nnked\r\n0\r\n\r\n"].concat(),
-    )
-    .await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    pipeline
-        .broker
-        .wait_for_depth(EVENTS, bodies.len() as u64 + 2)
+    let (answer, _) = site
+        .raw(&[head.as_bytes(), b"3\r\nchu\r\n4\r\nnked\r\n0\r\n\r\n"].concat())
         .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    site.wait_for_stored(bodies.len() as u64 + 2).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_body_over_the_limit_is_refused_before_it_is_sent_and_one_at_the_limit_is_stored() {
-    let pipeline = ingress_with(Vec::new()).await;
+async fn a_body_over_the_limit_is_refused_before_it_is_sent_and_one_at_the_limit_is_stored(form: Form) {
+    let site = Site::start(form, Vec::new()).await;
     let limit = 1024 * 1024;
-    pipeline.accept(&vec![b'x'; limit]).await;
-    let signature = pipeline.key.sign(&vec![b'x'; limit + 1]);
+    site.accept(&vec![b'x'; limit]).await;
+    let signature = site.key.sign(&vec![b'x'; limit + 1]);
     let declared = format!(
         "POST {WEBHOOK} HTTP/1.1\r\nHost: x\r\nX-Signature: {signature}\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
         limit + 1
     );
     // Nothing of the body is sent: an answer shows that none was waited for, and its status that none was asked for.
-    let (answer, mut connection) = raw(&pipeline, declared.as_bytes()).await;
+    let (answer, mut connection) = site.raw(declared.as_bytes()).await;
     assert_eq!((answer.status, code(&answer).as_str()), (413, "body_too_large"));
     connection.closed_within(PATIENCE).await.unwrap();
 
@@ -199,15 +167,14 @@ async fn a_body_over_the_limit_is_refused_before_it_is_sent_and_one_at_the_limit
         "POST {WEBHOOK} HTTP/1.1\r\nHost: x\r\nX-Signature: {signature}\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
     let chunk = format!("{:x}\r\n{}\r\n0\r\n\r\n", limit + 1, "x".repeat(limit + 1));
-    let (answer, _) = raw(&pipeline, &[head.as_bytes(), chunk.as_bytes()].concat()).await;
+    let (answer, _) = site.raw(&[head.as_bytes(), chunk.as_bytes()].concat()).await;
     assert_eq!(answer.status, 413);
-    pipeline.broker.wait_for_depth(EVENTS, 1).await;
+    site.wait_for_stored(1).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn malformed_http_is_answered_400_and_closed() {
-    let pipeline = ingress_with(Vec::new()).await;
-    let signature = pipeline.key.sign(b"{}");
+async fn malformed_http_is_answered_400_and_closed(form: Form) {
+    let site = Site::start(form, Vec::new()).await;
+    let signature = site.key.sign(b"{}");
     let with = |lines: &str| {
         format!("POST {WEBHOOK} HTTP/1.1\r\nHost: x\r\nX-Signature: {signature}\r\n{lines}\r\n\r\n{{}}")
     };
@@ -222,36 +189,36 @@ async fn malformed_http_is_answered_400_and_closed() {
             with(&format!("X: {}\r\nContent-Length: 2", "x".repeat(64 * 1024))),
         ),
     ] {
-        let (answer, mut connection) = raw(&pipeline, bytes.as_bytes()).await;
+        let (answer, mut connection) = site.raw(bytes.as_bytes()).await;
         assert!(matches!(answer.status, 400 | 431), "{name}: {}", answer.status);
         connection.closed_within(PATIENCE).await.unwrap();
     }
-    pipeline.accept(b"{}").await;
-    pipeline.broker.wait_for_depth(EVENTS, 1).await;
+    site.accept(b"{}").await;
+    site.wait_for_stored(1).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn slow_heads_and_bodies_end_in_a_close_or_503_and_others_are_served_meanwhile() {
-    let pipeline = ingress_with(vec![
-        ("PORCHLIGHT_HEAD_TIMEOUT", "1s".to_owned()),
-        ("PORCHLIGHT_BODY_TIMEOUT", "1s".to_owned()),
-    ])
+async fn slow_heads_and_bodies_end_in_a_close_or_503_and_others_are_served_meanwhile(form: Form) {
+    let site = Site::start(
+        form,
+        vec![
+            ("PORCHLIGHT_HEAD_TIMEOUT", "1s".to_owned()),
+            ("PORCHLIGHT_BODY_TIMEOUT", "1s".to_owned()),
+        ],
+    )
     .await;
-    let listen = pipeline.ingresses[0].listen;
+    let listen = site.listen;
     let mut slow_head = RawConnection::open(listen).await.unwrap();
     slow_head
         .send(b"POST /webhooks/ring HTTP/1.1\r\nHost:")
         .await
         .unwrap();
     let body = event("device_online", "d", "a", now_ms());
-    let signature = pipeline.key.sign(&body);
+    let signature = site.key.sign(&body);
     let bytes = encode("POST", WEBHOOK, &[("X-Signature", &signature)], &body);
     let mut slow_body = RawConnection::open(listen).await.unwrap();
     slow_body.send(&bytes[..bytes.len() - 1]).await.unwrap();
     let started = Instant::now();
-    pipeline
-        .accept(&event("device_offline", "d", "a", now_ms()))
-        .await;
+    site.accept(&event("device_offline", "d", "a", now_ms())).await;
     assert!(
         started.elapsed() < Duration::from_secs(1),
         "the slow ones hold up the others"
@@ -269,24 +236,26 @@ async fn slow_heads_and_bodies_end_in_a_close_or_503_and_others_are_served_meanw
         !left.starts_with(b"HTTP/1.1 4"),
         "a slow head is never answered 408 or any other 4xx"
     );
-    pipeline.broker.wait_for_depth(EVENTS, 1).await;
+    site.wait_for_stored(1).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_beyond_the_bound_wait_and_bodies_beyond_the_memory_are_answered_503() {
-    let pipeline = ingress_with(vec![
-        ("PORCHLIGHT_CONNECTIONS_MAX", "8".to_owned()),
-        ("PORCHLIGHT_BODY_MEMORY_MAX", "1MiB".to_owned()),
-    ])
+async fn connections_beyond_the_bound_wait_and_bodies_beyond_the_memory_are_answered_503(form: Form) {
+    let site = Site::start(
+        form,
+        vec![
+            ("PORCHLIGHT_CONNECTIONS_MAX", "8".to_owned()),
+            ("PORCHLIGHT_BODY_MEMORY_MAX", "1MiB".to_owned()),
+        ],
+    )
     .await;
-    let listen = pipeline.ingresses[0].listen;
+    let listen = site.listen;
     let large = vec![b'x'; 900 * 1024];
-    let signature = pipeline.key.sign(&large);
+    let signature = site.key.sign(&large);
     let bytes = encode("POST", WEBHOOK, &[("X-Signature", &signature)], &large);
     let mut first = RawConnection::open(listen).await.unwrap();
     first.send(&bytes[..bytes.len() - 1]).await.unwrap();
     wait_for("a body that finds no room", PATIENCE, async || {
-        let answer = pipeline.post(&large).await;
+        let answer = site.post(&large).await;
         if answer.status == 503 && code(&answer) == "memory_full" {
             Ok(())
         } else {
@@ -304,7 +273,7 @@ async fn connections_beyond_the_bound_wait_and_bodies_beyond_the_memory_are_answ
     let request = encode(
         "POST",
         WEBHOOK,
-        &[("X-Signature", &pipeline.key.sign(&small))],
+        &[("X-Signature", &site.key.sign(&small))],
         &small,
     );
     let mut beyond = RawConnection::open(listen).await.unwrap();
@@ -323,16 +292,18 @@ async fn connections_beyond_the_bound_wait_and_bodies_beyond_the_memory_are_answ
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_change_on_sighup_and_by_themselves_and_a_bad_file_keeps_the_old_ones() {
+async fn keys_change_on_sighup_and_by_themselves_and_a_bad_file_keeps_the_old_ones(form: Form) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys");
     std::fs::write(&path, "old=first-key\n").unwrap();
-    let pipeline = ingress_with(vec![("PORCHLIGHT_SIGNING_KEYS_FILE", path.display().to_string())]).await;
-    let ingress = &pipeline.ingresses[0];
+    let site = Site::start(
+        form,
+        vec![("PORCHLIGHT_SIGNING_KEYS_FILE", path.display().to_string())],
+    )
+    .await;
     let status = async |key: &str| {
         let key = SigningKey::new("k", key.as_bytes());
-        http::post_signed(ingress.listen, WEBHOOK, &key, b"{}")
+        http::post_signed(site.listen, WEBHOOK, &key, b"{}")
             .await
             .unwrap()
             .status
@@ -342,7 +313,7 @@ async fn keys_change_on_sighup_and_by_themselves_and_a_bad_file_keeps_the_old_on
         (200, 401)
     );
     std::fs::write(&path, "old=first-key\nnew=second-key\n").unwrap();
-    ingress.daemon().signal(Signal::HangUp);
+    site.daemon().signal(Signal::HangUp);
     let both = async || match (status("first-key").await, status("second-key").await) {
         (200, 200) => Ok(()),
         other => Err(format!("{other:?}")),
@@ -360,35 +331,29 @@ async fn keys_change_on_sighup_and_by_themselves_and_a_bad_file_keeps_the_old_on
     .await
     .unwrap();
     std::fs::write(&path, "no key at all, but a secret\n").unwrap();
-    ingress.daemon().signal(Signal::HangUp);
+    site.daemon().signal(Signal::HangUp);
     wait_for("an error in the log", PATIENCE, async || {
-        let logs = ingress.daemon().logs();
+        let logs = site.daemon().logs();
         if logs.contains("ERROR") { Ok(()) } else { Err(logs) }
     })
     .await
     .unwrap();
     assert_eq!(status("second-key").await, 200);
-    assert!(!ingress.daemon().logs().contains("but a secret"));
+    assert!(!site.daemon().logs().contains("but a secret"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_admin_side_shows_health_and_metrics_and_the_public_side_does_not() {
-    let pipeline = ingress_with(Vec::new()).await;
-    let ingress = &pipeline.ingresses[0];
-    pipeline.accept(b"{}").await;
+async fn the_admin_side_shows_health_and_metrics_and_the_public_side_does_not(form: Form) {
+    let site = Site::start(form, Vec::new()).await;
+    site.accept(b"{}").await;
     for path in ["/livez", "/readyz"] {
+        assert_eq!(http::get(site.admin, path).await.unwrap().status, 200, "{path}");
         assert_eq!(
-            http::get(ingress.admin, path).await.unwrap().status,
-            200,
-            "{path}"
-        );
-        assert_eq!(
-            http::get(ingress.listen, path).await.unwrap().status,
+            http::get(site.listen, path).await.unwrap().status,
             404,
             "{path} is public"
         );
     }
-    let metrics = http::get(ingress.admin, "/metrics").await.unwrap().text();
+    let metrics = http::get(site.admin, "/metrics").await.unwrap().text();
     assert!(
         metrics
             .lines()

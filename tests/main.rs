@@ -6,6 +6,7 @@ mod attacks;
 mod delivery;
 mod outage;
 mod shutdown;
+mod site;
 mod storm;
 mod support;
 mod tidy;
