@@ -97,10 +97,11 @@ const OWNERS: [(&str, &[&str]); 8] = [
     ("deadpool-redis", &["porchlight-store"]),
     ("tracing-subscriber", &["porchlight-service"]),
     ("hmac", &["porchlight-event"]),
-    // The device crate derives command ids; the store's keys are hashes of ids that may be of any length.
+    // The device crate derives command ids; the store's keys are hashes of ids that may be of any length; the tool seals
+    // an export.
     (
         "sha2",
-        &["porchlight-device", "porchlight-event", "porchlight-store"],
+        &["porchlight", "porchlight-device", "porchlight-event", "porchlight-store"],
     ),
     ("indicatif", &["porchlight"]),
     ("rusqlite", &["porchlight-journal"]),

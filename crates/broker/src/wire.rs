@@ -12,7 +12,7 @@ use lapin::{
 use porchlight_event::{
     envelope::{Envelope, header},
     ids,
-    queue::{DeathNote, Origin, RetryTier},
+    queue::{DeadLetter, DeathNote, Origin, RetryTier},
 };
 
 use crate::{dead_letter::DEAD_ORIGIN, topology};
@@ -184,6 +184,26 @@ impl Outgoing {
         let mut outgoing = Self::command(id, action, kind, json, note.at_ms).with_note(note);
         outgoing.exchange = Cow::Borrowed(topology::DEAD);
         outgoing.headers.set_text(DEAD_ORIGIN, Origin::Callback.as_str());
+        outgoing
+    }
+
+    /// A dead letter as it was elsewhere. The broker's own record of deaths is the broker's alone to write; its newest
+    /// reason and time go on as ours.
+    #[must_use]
+    pub fn letter(letter: &DeadLetter) -> Self {
+        let mut outgoing = Self::to(topology::DEAD, letter.routing_key.clone(), letter.envelope.body.clone())
+            .with_envelope(&letter.envelope);
+        let headers = &mut outgoing.headers;
+        headers.set_text(DEAD_ORIGIN, letter.origin.as_str());
+        headers.set_text(header::DEAD_REASON, &letter.reason);
+        for (name, text) in [(header::DEAD_STAGE, &letter.stage), (header::DEAD_DETAIL, &letter.detail)] {
+            if let Some(text) = text {
+                headers.set_text(name, text);
+            }
+        }
+        if let Some(at_ms) = letter.dead_at_ms {
+            headers.set_int(header::DEAD_AT, at_ms);
+        }
         outgoing
     }
 

@@ -29,5 +29,5 @@ pub use error::{JournalError, OpenError};
 pub use journal::{Journal, JournalStats};
 pub use ledger::{Ledger, LedgerConfig};
 pub use look::Look;
-pub use queue::{Command, Depth, LetterPage, Limits, Numbered, Pile, Queue};
+pub use queue::{Command, Depth, LetterPage, Limits, Numbered, Pile, Queue, Waiting};
 pub use source::{Source, SourceConfig, SourceHandle};

@@ -9,6 +9,7 @@ use crate::demo::DemoArgs;
 use crate::devices::DevicesArgs;
 use crate::failure::EXIT_CODES;
 use crate::health::HealthArgs;
+use crate::moving::{ExportArgs, ImportArgs};
 use crate::operations::OperationsArgs;
 use crate::simulate::SimulateArgs;
 use crate::standalone::StandaloneArgs;
@@ -52,6 +53,10 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     Operations(OperationsArgs),
     Dead(Box<DeadArgs>),
+    #[command(after_help = EXIT_CODES)]
+    Export(Box<ExportArgs>),
+    #[command(after_help = EXIT_CODES)]
+    Import(Box<ImportArgs>),
     #[command(after_help = EXIT_CODES)]
     Health(HealthArgs),
 }

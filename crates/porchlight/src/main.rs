@@ -13,6 +13,7 @@ mod failure;
 mod health;
 mod keys;
 mod ledger;
+mod moving;
 mod operations;
 mod output;
 mod place;
@@ -73,6 +74,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => until(&stop, status::run(args, output)).await,
         Command::Devices(args) => until(&stop, devices::run(args, output)).await,
         Command::Operations(args) => until(&stop, operations::run(args, output)).await,
+        Command::Export(args) => until(&stop, moving::run_export(*args, output)).await,
+        Command::Import(args) => until(&stop, moving::run_import(*args, output)).await,
         Command::Health(args) => until(&stop, health::run(args, output)).await,
         Command::Standalone(_) => Err(Failure::usage("standalone runs alone")),
     }

@@ -50,6 +50,14 @@ pub enum DeadLettersError {
     Sqlite(#[from] JournalError),
 }
 
+impl DeadLettersError {
+    /// Whether there is no place for letters at all: no daemon has ever connected to this broker.
+    #[must_use]
+    pub fn is_no_queue(&self) -> bool {
+        matches!(self, Self::RabbitMq(broker::DeadLetterError::NoQueue))
+    }
+}
+
 impl DeadLetters {
     /// Those of this broker.
     #[must_use]

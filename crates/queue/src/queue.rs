@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use porchlight_broker::{Outgoing, PublishDeadlines, Publisher};
 use porchlight_event::Envelope;
-use porchlight_event::queue::{DeathNote, QueueState, RetryTier};
+use porchlight_event::queue::{DeadLetter, DeathNote, QueueState, RetryTier};
 use porchlight_journal::{JournalError, Limits};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -169,6 +169,20 @@ impl Queue {
                 };
                 store(queue.bury_command(command, note, deadlines.into())).await
             }
+        }
+    }
+
+    /// Stores a dead letter as it was elsewhere; whether it is new. SQLite knows a letter by its id, time of death and
+    /// reason; RabbitMQ cannot know, and takes it again.
+    ///
+    /// # Errors
+    /// [`QueueError`]
+    pub async fn bring_letter(&self, letter: &DeadLetter, deadlines: Deadlines) -> Result<bool, QueueError> {
+        match self {
+            Self::RabbitMq(publisher) => publish(publisher, Outgoing::letter(letter), deadlines)
+                .await
+                .map(|_| true),
+            Self::Sqlite(queue) => Ok(queue.bring_letter(letter, deadlines.into()).await?),
         }
     }
 

@@ -6,8 +6,8 @@ use porchlight_event::queue::{DeadLetter, Origin};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::time::Instant;
 
-use super::rows::{self, ENVELOPE, LETTER, Letter, Table, letter_in};
-use super::{Limits, Queue, now_ms};
+use super::rows::{ENVELOPE, LETTER, Table, letter_in};
+use super::{Queue, now_ms};
 use crate::error::{JournalError, WorkError};
 
 /// Bytes of bodies that one page holds, at most; a single larger letter is a page of its own.
@@ -111,28 +111,6 @@ impl Queue {
     pub async fn drop_letter(&self, seq: i64, until: Instant) -> Result<bool, JournalError> {
         let work = move |connection: &Connection| Ok(remove(connection, seq)?.is_some());
         self.journal.write(until, work).await
-    }
-
-    /// Stores a letter as it was elsewhere, as the newest.
-    ///
-    /// # Errors
-    /// [`JournalError`]; `Full` when the journal is full.
-    pub async fn bring_letter(&self, letter: DeadLetter, limits: Limits) -> Result<(), JournalError> {
-        let bytes = letter.envelope.body.len();
-        let letter = Letter {
-            dead_at_ms: letter.dead_at_ms.unwrap_or_else(now_ms),
-            envelope: letter.envelope,
-            replayed_at_ms: None,
-            origin: letter.origin,
-            routing_key: letter.routing_key,
-            reason: letter.reason,
-            stage: letter.stage,
-            detail: letter.detail,
-            delivery_count: letter.delivery_count,
-        };
-        let work = move |connection: &Connection| rows::insert_letter(connection, &letter);
-        let Limits { slot_until, until } = limits;
-        self.journal.put_in(slot_until, until, bytes, work).await
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Taking out is the source's; see [`crate::Source`].
 
+mod carry;
 mod charge;
 mod dead;
 mod depth;
@@ -15,6 +16,7 @@ use porchlight_event::queue::{DeathNote, Origin, RetryTier};
 use rusqlite::Connection;
 use tokio::time::Instant;
 
+pub use carry::Waiting;
 pub(crate) use charge::{DELIVERY_LIMIT, charge_taken};
 pub use dead::{LetterPage, Numbered};
 pub use depth::{Depth, Pile};

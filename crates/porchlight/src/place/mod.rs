@@ -154,6 +154,32 @@ enum Choice {
 impl QueueArgs {
     /// The place that the flags and variables name.
     pub(crate) fn place(&self) -> Result<Place, Failure> {
+        let here = &self.told.args.here;
+        Ok(match self.choice()? {
+            Choice::Servers => Place::Servers(self.servers()?),
+            choice => near(choice, here, &self.told.args.api)?,
+        })
+    }
+
+    /// The same, for a command that opens a directory in its own way.
+    pub(crate) fn site(&self) -> Result<Site, Failure> {
+        Ok(match (self.choice()?, &self.told.args.here.data_dir) {
+            (Choice::Servers, _) => Site::Servers(self.servers()?),
+            (Choice::Api, _) => Site::Api,
+            (Choice::Directory, Some(dir)) => Site::Directory(dir.clone()),
+            (Choice::Directory | Choice::DefaultDirectory, _) => Site::Directory(DATA_DIR.into()),
+        })
+    }
+
+    fn servers(&self) -> Result<Box<Servers>, Failure> {
+        let flags = &self.told.args;
+        Ok(Box::new(Servers {
+            amqp: flags.amqp.urls()?,
+            store: flags.redis.store()?,
+        }))
+    }
+
+    fn choice(&self) -> Result<Choice, Failure> {
         let flags = &self.told.args;
         let amqp = named(flags.amqp.is_given(), self.told.is_flag("amqp_url"));
         let redis = named(flags.redis.is_given(), self.told.is_flag("redis_url"));
@@ -164,13 +190,7 @@ impl QueueArgs {
             api_before_servers: false,
             is_default_dir: is_default_dir(),
         };
-        Ok(match wishes.choose()? {
-            Choice::Servers => Place::Servers(Box::new(Servers {
-                amqp: flags.amqp.urls()?,
-                store: flags.redis.store()?,
-            })),
-            choice => near(choice, &flags.here, &flags.api)?,
-        })
+        wishes.choose()
     }
 }
 
@@ -194,6 +214,13 @@ impl LedgerArgs {
             },
         })
     }
+}
+
+/// A place of which nothing was opened yet.
+pub(crate) enum Site {
+    Servers(Box<Servers>),
+    Directory(PathBuf),
+    Api,
 }
 
 /// What a command about devices stands on.
@@ -305,7 +332,7 @@ impl Directory {
     }
 }
 
-fn refused(path: &Path, error: &OpenError) -> Failure {
+pub(crate) fn refused(path: &Path, error: &OpenError) -> Failure {
     match error {
         OpenError::Missing { .. } => {
             let failure = if path.is_dir() {

@@ -1,0 +1,12 @@
+//! `porchlight export` and `porchlight import`: everything from one way to run to the other, and back.
+//!
+//! What taking records in does to what is there is the ledger's; see `porchlight_device::merge`.
+
+mod ends;
+mod export;
+mod file;
+mod import;
+mod lines;
+
+pub(crate) use export::{ExportArgs, run as run_export};
+pub(crate) use import::{ImportArgs, run as run_import};
