@@ -117,7 +117,9 @@ impl Pipeline {
     }
 
     async fn of_directory(directory: &Directory) -> Self {
-        let address = directory.path.display().to_string();
+        // Whole, because it may be read in another folder than the daemon's.
+        let path = std::path::absolute(&directory.path);
+        let address = path.as_ref().unwrap_or(&directory.path).display().to_string();
         Self {
             standalone: Some(Part::new(address, StandaloneState::ask(directory).await)),
             ..Self::default()

@@ -88,7 +88,8 @@ impl StandaloneState {
                 bytes_max: look.bytes_max,
                 disk_free_bytes: free_bytes(&directory.path),
             },
-            blocked: blocked(&ledger).await,
+            // Without a daemon nobody tidies up after a write, however often somebody looks.
+            blocked: if look.is_held { blocked(&ledger).await } else { None },
         };
         Ok(state)
     }

@@ -3,11 +3,16 @@
 //! Servers are private to the test process. How the parts decide is tested beside them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod beside;
 mod dead;
 mod demo;
+mod forms;
 mod help;
 mod ledger;
+mod moving;
+mod places;
 mod simulate;
+mod site;
 mod standalone;
 mod status;
 mod tool;
