@@ -9,7 +9,6 @@ mod demo;
 mod forms;
 mod help;
 mod ledger;
-mod moving;
 mod places;
 mod simulate;
 mod site;
