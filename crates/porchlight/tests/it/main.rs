@@ -9,6 +9,7 @@ mod demo;
 mod forms;
 mod help;
 mod ledger;
+mod moving;
 mod places;
 mod simulate;
 mod site;
