@@ -185,7 +185,7 @@ pub(crate) fn size(bytes: u64) -> String {
     }
     // Tenths of the largest unit that is not more than the whole.
     let power = (u64::from(bytes.ilog2()) / 10).min(4);
-    let tenths = u128::from(bytes) * 10 >> (10 * power);
+    let tenths = (u128::from(bytes) * 10) >> (10 * power);
     let unit = usize::try_from(power - 1).map_or("TiB", |index| UNITS[index]);
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
