@@ -7,6 +7,7 @@ mod delivery;
 mod outage;
 mod shutdown;
 mod site;
+mod spool;
 mod storm;
 mod support;
 mod tidy;

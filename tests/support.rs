@@ -161,6 +161,11 @@ impl Member {
         }
     }
 
+    /// Another setting for the starts to come.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.settings.push((name.to_owned(), value.into()));
+    }
+
     pub(crate) fn start(&mut self) {
         let settings = self
             .settings

@@ -265,7 +265,7 @@ async fn a_broker_that_stops_confirming_costs_time_but_no_event() {
 #[tokio::test]
 async fn events_that_the_queue_refuses_or_returns_are_kept_and_handed_over() {
     let stand = Stand::new().await;
-    let ingress = stand.start().await;
+    let ingress = stand.start_changed(&["--shutdown-grace", "100ms"], |_| {}).await;
     is_at_rest(&ingress).await;
     let limit = r#"{"max-length":1}"#;
     stand
@@ -286,6 +286,14 @@ async fn events_that_the_queue_refuses_or_returns_are_kept_and_handed_over() {
     .await
     .unwrap();
     assert!(stand.depth().await < sent);
+    // A stop in the midst of being refused forgets nothing of what was in hand.
+    ingress.stop.cancel();
+    assert!(matches!(ingress.ended.await.unwrap(), Drained::Met { .. }));
+    let ingress = stand.start().await;
+    is_ready(&ingress, 200, |body| {
+        body["notes"][0]["events"].as_u64() > Some(0)
+    })
+    .await;
     stand.node.clear_policy(&stand.vhost, "small").await.unwrap();
     is_at_rest(&ingress).await;
     stand.has_depth(sent).await;
