@@ -3,7 +3,9 @@
 
 mod answers;
 mod attacks;
+mod crash;
 mod delivery;
+mod oracle;
 mod outage;
 mod shutdown;
 mod site;

@@ -8,18 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use porchlight_device::command::command_id;
-use porchlight_device::model::Ledger;
-use porchlight_device::{Action, News, Registration, State, Status};
-use porchlight_event::RingEvent;
 use porchlight_testbed::{LoadGenerator, RingSchedule, wait_for};
 
-use crate::support::{PATIENCE, Pipeline, Plan, Sent, event, now_ms};
+use crate::oracle::{Delivered, Lives, OPERATION, account_id, device_id};
+use crate::support::{PATIENCE, Pipeline, Plan};
 
 const COPIES: usize = 3;
 /// Bodies that are no event; each must end in the dead letters, in as many copies as were accepted or more.
 const POISON: usize = 5;
-const OPERATION: &str = "nightly";
 
 struct Size {
     devices: usize,
@@ -42,55 +38,6 @@ fn size() -> Size {
     }
 }
 
-fn device_id(index: usize) -> String {
-    format!("ava1.ring.device.{index:05}")
-}
-
-fn account_id(index: usize) -> String {
-    format!("ava1.ring.account.{:03}", index % 100)
-}
-
-/// The distinct events, each device's own life in order: mostly offline and online, some removed and added again.
-fn events(size: &Size, random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
-    let begin = now_ms() - 86_400_000;
-    (0..size.events)
-        .map(|n| {
-            let device = n % size.devices;
-            let step = n / size.devices;
-            let kind = match random.u8(0..100) {
-                0 if device.is_multiple_of(10) => "device_removed",
-                1..3 if device.is_multiple_of(10) => "device_added",
-                3..10 => "motion_detected",
-                pick if pick % 2 == 0 => "device_offline",
-                _ => "device_online",
-            };
-            let at = begin + i64::try_from(step).unwrap() * 60_000 + random.i64(0..30_000);
-            event(kind, &device_id(device), &account_id(device), at)
-        })
-        .collect()
-}
-
-/// Where the reference ends with the same events; operations are registered first, as in the pipeline.
-fn reference(size: &Size, events: &[Vec<u8>]) -> Ledger {
-    let mut ledger = Ledger::default();
-    for index in 0..size.devices {
-        let registration = Registration {
-            operation_id: OPERATION.to_owned(),
-            account_id: Some(account_id(index)),
-            kind: "snapshot".to_owned(),
-            params: "{}".to_owned(),
-        };
-        ledger
-            .device(&device_id(index))
-            .register(&registration, 0)
-            .unwrap();
-    }
-    for body in events {
-        ledger.apply(&News::new(&RingEvent::parse(body).unwrap(), 0).unwrap(), 0);
-    }
-    ledger
-}
-
 /// Two ingresses and two workers while each is killed with -9 at least once and the broker is restarted once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_with_every_process_killed_ends_with_each_status_right_and_each_owed_command_sent() {
@@ -103,7 +50,7 @@ async fn a_storm_with_every_process_killed_ends_with_each_status_right_and_each_
         ..Plan::default()
     })
     .await;
-    let events = events(&size, &mut random);
+    let lives = Lives::new(size.devices, size.events, &mut random);
     for index in 0..size.devices {
         pipeline
             .register(&device_id(index), OPERATION, Some(&account_id(index)))
@@ -112,7 +59,7 @@ async fn a_storm_with_every_process_killed_ends_with_each_status_right_and_each_
 
     let mut bodies: Vec<Bytes> = Vec::new();
     for _ in 0..COPIES {
-        bodies.extend(events.iter().cloned().map(Bytes::from));
+        bodies.extend(lives.events.iter().cloned().map(Bytes::from));
     }
     bodies.extend((0..POISON).map(|n| Bytes::from(format!("{{\"poison\": {n}"))));
     random.shuffle(&mut bodies);
@@ -139,7 +86,7 @@ async fn a_storm_with_every_process_killed_ends_with_each_status_right_and_each_
         member.wait_until_ready().await;
     }
     pipeline.settle().await;
-    check(&pipeline, &size, &reference(&size, &events)).await;
+    check(&pipeline, &lives).await;
     println!("{report}");
 }
 
@@ -174,65 +121,23 @@ async fn havoc(pipeline: &mut Pipeline, size: &Size, total: u64, progress: &std:
     }
 }
 
-async fn check(pipeline: &Pipeline, size: &Size, reference: &Ledger) {
+async fn check(pipeline: &Pipeline, lives: &Lives) {
     let commands = pipeline.commands().await;
-    let mut delivered: BTreeMap<String, BTreeSet<(u64, Action)>> = BTreeMap::new();
+    let mut delivered = Delivered::default();
     for (id, (_, sent)) in &commands {
-        let (device, generation, action) = read(sent);
-        assert_eq!(
-            *id,
-            command_id(&device, OPERATION, generation, action),
-            "a command under a second identity"
-        );
-        delivered.entry(device).or_default().insert((generation, action));
+        let action = delivered.note(&sent.body);
+        assert_eq!(sent.body["id"], id.as_str());
+        assert_eq!(sent.routing_key, format!("{}.snapshot", action.code()));
     }
-    let mut wrong = Vec::new();
-    for index in 0..size.devices {
-        let id = device_id(index);
-        let shown = pipeline.device(&id).await;
-        let wanted = reference.devices[&id].status;
-        if shown["status"] != wanted.code() {
-            wrong.push(format!(
-                "{id} is {} and should be {}",
-                shown["status"],
-                wanted.code()
-            ));
-        }
-        let operation = &shown["operations"][0];
-        let generation = operation["generation"].as_u64().unwrap();
-        let state = State::from_code(operation["state"].as_str().unwrap()).unwrap();
-        let of_device = delivered.get(&id).cloned().unwrap_or_default();
-        let newest = of_device.last().copied();
-        let owed = match state {
-            State::Paused => Some((generation, Action::Pause)),
-            State::Running if generation > 0 => Some((generation, Action::Resume)),
-            State::Running => None,
-            State::Cancelled => Some((generation, Action::Cancel)),
-            State::Resuming => panic!("{id} still owes a resume after the outbox was empty"),
-        };
-        if newest != owed {
-            wrong.push(format!(
-                "{id} ended {state:?} in generation {generation} and the last command was {newest:?}"
-            ));
-        }
-        let agrees = match wanted {
-            Status::Online => matches!(state, State::Running | State::Cancelled),
-            Status::Offline => matches!(state, State::Paused | State::Cancelled),
-            Status::Removed => state == State::Cancelled,
-            Status::Unknown => true,
-        };
-        if !agrees {
-            wrong.push(format!(
-                "{id} is {} with an operation that is {state:?}",
-                wanted.code()
-            ));
-        }
+    let mut shown = BTreeMap::new();
+    for id in lives.devices() {
+        shown.insert(id.clone(), pipeline.device(&id).await);
     }
+    let wrong = lives.wrong(&shown, &delivered);
     assert!(
         wrong.is_empty(),
-        "{} of {} devices are wrong:\n{}",
+        "{} devices are wrong:\n{}",
         wrong.len(),
-        size.devices,
         wrong.join("\n")
     );
     let dead = pipeline.broker.drain("porchlight.dead").await;
@@ -247,16 +152,4 @@ async fn check(pipeline: &Pipeline, size: &Size, reference: &Ledger) {
         commands.values().map(|(count, _)| count).sum::<usize>(),
         commands.len()
     );
-}
-
-fn read(sent: &Sent) -> (String, u64, Action) {
-    assert_eq!(sent.body["id"], sent.message_id.as_str());
-    assert_eq!(sent.body["operation"]["id"], OPERATION);
-    let action = Action::from_code(sent.body["action"].as_str().unwrap()).unwrap();
-    assert_eq!(sent.routing_key, format!("{}.snapshot", action.code()));
-    (
-        sent.body["device_id"].as_str().unwrap().to_owned(),
-        sent.body["generation"].as_u64().unwrap(),
-        action,
-    )
 }
