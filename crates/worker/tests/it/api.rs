@@ -226,8 +226,10 @@ async fn what_cannot_be_done_is_answered_with_its_own_code(bench: impl Form) {
 }
 
 async fn without_a_token_the_api_is_off_and_health_stays(bench: impl Form) {
-    let mut setup = Setup::default();
-    setup.token = None;
+    let setup = Setup {
+        token: None,
+        ..Setup::default()
+    };
     let worker = bench.start(setup);
     worker.ready().await;
     assert_eq!(

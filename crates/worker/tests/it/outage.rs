@@ -179,8 +179,10 @@ async fn what_is_held_when_its_connection_ends_is_let_go_at_once() {
 async fn the_full_prefetch_comes_when_the_ramp_is_over_and_not_before() {
     for (ramp, wanted) in [(Duration::from_secs(600), 8), (Duration::ZERO, EVENTS as u64)] {
         let bench = Bench::start().await;
-        let mut setup = Setup::default();
-        setup.prefetch_ramp = ramp;
+        let setup = Setup {
+            prefetch_ramp: ramp,
+            ..Setup::default()
+        };
         let worker = bench.start(setup);
         worker.ready().await;
         bench.redis.pause();

@@ -144,8 +144,10 @@ async fn an_event_a_little_too_far_ahead_is_applied_when_its_time_has_come(bench
 
 async fn a_worker_with_keys_buries_what_they_did_not_sign(bench: impl Form) {
     let own = keys("main=secret");
-    let mut setup = Setup::default();
-    setup.keys = watch::channel(Some(Arc::new(own.clone()))).1;
+    let setup = Setup {
+        keys: watch::channel(Some(Arc::new(own.clone()))).1,
+        ..Setup::default()
+    };
     let worker = bench.start(setup);
     let body = body("device_online", "d", now_ms());
     let signed = |signature| Envelope {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use porchlight_broker::topology;
-use porchlight_testbed::{Redis, Relay};
+use porchlight_testbed::{Redis, Relay, wait_for};
 use porchlight_worker::RunError;
 
-use crate::harness::{Form, Setup, body, in_every_form, now_ms};
+use crate::harness::{Form, PATIENCE, Setup, body, in_every_form, now_ms};
 use crate::servers::Bench;
 
 in_every_form!(a_stop_under_load_leaves_nothing_unacked_and_loses_nothing);
@@ -15,8 +15,10 @@ in_every_form!(a_stop_under_load_leaves_nothing_unacked_and_loses_nothing);
 /// that is gone it takes back by itself; at the most that is a window full.
 async fn a_stop_under_load_leaves_nothing_unacked_and_loses_nothing(bench: impl Form) {
     for (ramp, window) in [(Duration::from_secs(600), 8.0), (Duration::ZERO, 512.0)] {
-        let mut setup = Setup::default();
-        setup.prefetch_ramp = ramp;
+        let setup = Setup {
+            prefetch_ramp: ramp,
+            ..Setup::default()
+        };
         let count: u64 = 3000;
         let at = now_ms() - 60_000;
         let device = |n| format!("d{n}-{window}");
@@ -31,7 +33,9 @@ async fn a_stop_under_load_leaves_nothing_unacked_and_loses_nothing(bench: impl 
             redelivered += worker.sum("porchlight_worker_redelivered_total").await;
             worker.stop().await.unwrap();
             stops += 1.0;
-            rest = bench.waiting().await.unwrap();
+            // A broker takes back what was unacked only a moment after its consumer is gone.
+            let all_back = wait_for("everything to be back", PATIENCE, async || bench.waiting().await);
+            rest = all_back.await.unwrap();
         }
         assert!(
             redelivered <= stops * window,
