@@ -191,12 +191,19 @@ impl Outgoing {
     /// reason and time go on as ours.
     #[must_use]
     pub fn letter(letter: &DeadLetter) -> Self {
-        let mut outgoing = Self::to(topology::DEAD, letter.routing_key.clone(), letter.envelope.body.clone())
-            .with_envelope(&letter.envelope);
+        let mut outgoing = Self::to(
+            topology::DEAD,
+            letter.routing_key.clone(),
+            letter.envelope.body.clone(),
+        )
+        .with_envelope(&letter.envelope);
         let headers = &mut outgoing.headers;
         headers.set_text(DEAD_ORIGIN, letter.origin.as_str());
         headers.set_text(header::DEAD_REASON, &letter.reason);
-        for (name, text) in [(header::DEAD_STAGE, &letter.stage), (header::DEAD_DETAIL, &letter.detail)] {
+        for (name, text) in [
+            (header::DEAD_STAGE, &letter.stage),
+            (header::DEAD_DETAIL, &letter.detail),
+        ] {
             if let Some(text) = text {
                 headers.set_text(name, text);
             }

@@ -21,6 +21,7 @@ for_both! {
     history_is_brought_only_where_there_is_none,
     an_older_export_moves_nothing_back,
     an_account_that_comes_removed_cancels_what_is_known_here,
+    a_device_brings_what_it_was_told_of_its_account,
     marks_live_as_long_as_they_would_have,
     many_marks_are_all_known_and_lie_as_they_should,
     a_cursor_of_no_page_is_told,
@@ -250,6 +251,24 @@ async fn an_account_that_comes_removed_cancels_what_is_known_here(place: Place) 
     assert_eq!(device.owed["op"].cause.kind, "import");
     let view = into.device_view("d").await.unwrap().unwrap();
     assert_eq!(view.history[0].kind, "import");
+}
+
+async fn a_device_brings_what_it_was_told_of_its_account(place: Place) {
+    let (from, into) = (Place::sqlite().ledger(), place.ledger());
+    with_operation(&from, "d").await;
+    with_operation(&into, "d").await;
+    apply(&from, &news_of("app_integration_removed", "-", "acct", 50), 20)
+        .await
+        .unwrap();
+    // An export beside a daemon that runs may have read the account before, and the device after it was told.
+    for device in &carry_out(&from).await.devices {
+        let owed = into.restore_device(device, 60).await.unwrap();
+        assert_eq!(owed.len(), 0);
+    }
+    let device = into.device("d").await.unwrap().unwrap();
+    assert_eq!(device.status.code(), "removed");
+    assert_eq!(device.operations["op"].state, State::Cancelled);
+    assert_eq!(device.owed["op"].cause.kind, "app_integration_removed");
 }
 
 async fn marks_live_as_long_as_they_would_have(place: Place) {

@@ -9,7 +9,7 @@ use porchlight_broker::{BrokerUrls, DepthReader, Publisher, PublisherConfig, Que
 use porchlight_journal::{Journal, JournalConfig, LedgerConfig, OpenError, Role};
 use porchlight_ledger::Ledger;
 use porchlight_queue::{DeadLetters, Queue, depth};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::lines::Form;
@@ -20,6 +20,8 @@ use crate::place::{Directory, Servers, Site, refused};
 const JOURNAL_FILE: &str = "porchlight.db";
 /// For a connection to publish on.
 const READY_MAX: Duration = Duration::from_secs(15);
+/// For SQLite to answer one question.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 /// For what is under way at the end; nothing, normally.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Queues whose events are not taken yet.
@@ -58,7 +60,7 @@ pub(super) struct LeftBehind {
 
 impl End {
     /// To take everything from. A directory is locked against its daemon.
-    pub(super) fn from(site: Site) -> Result<Self, Failure> {
+    pub(super) async fn from(site: Site) -> Result<Self, Failure> {
         match site {
             Site::Directory(path) if !path.join(JOURNAL_FILE).is_file() => {
                 let path = path.join(JOURNAL_FILE);
@@ -66,6 +68,14 @@ impl End {
                     path.parent().unwrap_or(&path),
                     &OpenError::Missing { path: path.clone() },
                 ))
+            }
+            Site::Directory(path) => {
+                let before = Directory::open(&path)?;
+                let look = before.journal.look(Instant::now() + LOOK_MAX).await;
+                before.journal.close(DRAIN_MAX).await;
+                let look =
+                    look.map_err(|error| Failure::unavailable("the data directory").because(&error))?;
+                Self::directory(&path, look.bytes_max)
             }
             site => Self::to(site),
         }
@@ -75,7 +85,8 @@ impl End {
     pub(super) fn to(site: Site) -> Result<Self, Failure> {
         match site {
             Site::Servers(servers) => Ok(Self::servers(*servers)),
-            Site::Directory(path) => Self::directory(&path),
+            // What was accepted once is not refused for its size; the daemon's own limit counts again when it starts.
+            Site::Directory(path) => Self::directory(&path, u64::MAX / 2),
             Site::Api => Err(Failure::usage(
                 "export and import stand on a directory or on servers, not on an API",
             )
@@ -103,10 +114,9 @@ impl End {
         }
     }
 
-    fn directory(path: &Path) -> Result<Self, Failure> {
+    fn directory(path: &Path, bytes_max: u64) -> Result<Self, Failure> {
         let config = JournalConfig {
-            // What was accepted once is not refused for its size; the daemon's own limit counts again when it starts.
-            bytes_max: u64::MAX / 2,
+            bytes_max,
             ..JournalConfig::new(path)
         };
         match Journal::open(config, Role::Daemon) {

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::ends::End;
 use super::file::{FileError, Writer};
-use super::lines::{Account, Counts, Event, FORMAT, Form, Header, Letter, Line, Marks, VERSION};
+use super::letters::{Event, Letter};
+use super::lines::{Account, Counts, FORMAT, Form, Header, Line, Marks, VERSION};
 use crate::clock::now_ms;
 use crate::failure::Failure;
 use crate::output::{Output, bar, plain};
@@ -72,7 +73,7 @@ pub(crate) async fn run(args: ExportArgs, output: Output) -> Result<(), Failure>
                 .advise("another name, or --force to overwrite it"),
         );
     }
-    let end = End::from(args.place.site()?)?;
+    let end = End::from(args.place.site()?).await?;
     let warnings = args.look_around(&end).await?;
     let header = Header {
         format: FORMAT.to_owned(),

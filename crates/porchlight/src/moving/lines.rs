@@ -1,17 +1,16 @@
 //! The lines of an export, and what they stand for, both ways.
 //!
-//! Nothing is read or written here. Texts stay as they are, bodies are base64, marks are 16 hex digits each: every
-//! number and every byte comes back as it was. A field that is not known is an error: it would be lost.
+//! Nothing is read or written here. Texts stay as they are, marks are 16 hex digits each: every number comes back as it
+//! was. A field that is not known is an error: it would be lost.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use porchlight_device::carry::{CarriedAccount, CarriedDevice, CarriedMarks};
 use porchlight_device::view::HistoryEntry;
 use porchlight_device::{AccountRegisters, Action, Cause, Command, Device, Operation, Order, State, Status};
 use porchlight_event::Envelope;
-use porchlight_event::queue::{DeadLetter, Origin};
+use porchlight_event::queue::DeadLetter;
 use serde::{Deserialize, Serialize};
+
+use super::letters::{Event, Letter};
 
 /// The name in the first line.
 pub(super) const FORMAT: &str = "porchlight-export";
@@ -136,42 +135,6 @@ pub(super) struct Marks {
     marks: String,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Letter {
-    origin: String,
-    routing_key: String,
-    reason: String,
-    stage: Option<String>,
-    detail: Option<String>,
-    dead_at: Option<i64>,
-    delivery_count: u64,
-    envelope: EnvelopeLine,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Event {
-    /// When its time has come, for one that was put off.
-    due_at: Option<i64>,
-    envelope: EnvelopeLine,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EnvelopeLine {
-    message_id: String,
-    body: String,
-    received_at: Option<i64>,
-    key_name: Option<String>,
-    signature: Option<String>,
-    content_type: Option<String>,
-    content_encoding: Option<String>,
-    traceparent: Option<String>,
-    attempt: u32,
-    replay: u32,
-}
-
 /// What a line stands for.
 #[derive(Debug)]
 pub(super) enum Thing {
@@ -186,7 +149,7 @@ pub(super) enum Thing {
 /// What in a line is not what it should be; without any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Odd(&'static str);
+pub(super) struct Odd(pub(super) &'static str);
 
 impl Line {
     /// What it stands for; `None` for the first and the last line.
@@ -197,7 +160,10 @@ impl Line {
             Self::Device(line) => Thing::Device(Box::new((*line).try_into()?)),
             Self::Marks(line) => Thing::Marks(line.try_into()?),
             Self::Letter(line) => Thing::Letter(Box::new(line.read(header.at)?)),
-            Self::Event(line) => Thing::Event(Box::new(line.envelope.try_into()?), line.due_at),
+            Self::Event(line) => {
+                let (envelope, due_at) = line.read()?;
+                Thing::Event(Box::new(envelope), due_at)
+            }
         }))
     }
 }
@@ -391,87 +357,6 @@ impl TryFrom<Marks> for CarriedMarks {
             partition: line.partition,
             generation: line.generation,
             marks: marks.iter().map(|mark| i64::from_be_bytes(*mark)).collect(),
-        })
-    }
-}
-
-impl From<&Envelope> for EnvelopeLine {
-    fn from(envelope: &Envelope) -> Self {
-        Self {
-            message_id: envelope.message_id.clone(),
-            body: STANDARD.encode(&envelope.body),
-            received_at: envelope.received_at_ms,
-            key_name: envelope.key_name.clone(),
-            signature: envelope.signature.clone(),
-            content_type: envelope.content_type.clone(),
-            content_encoding: envelope.content_encoding.clone(),
-            traceparent: envelope.traceparent.clone(),
-            attempt: envelope.attempt,
-            replay: envelope.replay,
-        }
-    }
-}
-
-impl TryFrom<EnvelopeLine> for Envelope {
-    type Error = Odd;
-
-    fn try_from(line: EnvelopeLine) -> Result<Self, Odd> {
-        let body = STANDARD
-            .decode(line.body)
-            .map_err(|_| Odd("a body that is not base64"))?;
-        Ok(Self {
-            message_id: line.message_id,
-            body: Bytes::from(body),
-            received_at_ms: line.received_at,
-            key_name: line.key_name,
-            signature: line.signature,
-            content_type: line.content_type,
-            content_encoding: line.content_encoding,
-            traceparent: line.traceparent,
-            attempt: line.attempt,
-            replay: line.replay,
-        })
-    }
-}
-
-impl Event {
-    pub(super) fn new(envelope: &Envelope, due_at: Option<i64>) -> Self {
-        Self {
-            due_at,
-            envelope: envelope.into(),
-        }
-    }
-}
-
-impl From<&DeadLetter> for Letter {
-    fn from(letter: &DeadLetter) -> Self {
-        Self {
-            origin: letter.origin.as_str().to_owned(),
-            routing_key: letter.routing_key.clone(),
-            reason: letter.reason.clone(),
-            stage: letter.stage.clone(),
-            detail: letter.detail.clone(),
-            dead_at: letter.dead_at_ms,
-            delivery_count: letter.delivery_count,
-            envelope: (&letter.envelope).into(),
-        }
-    }
-}
-
-impl Letter {
-    /// The letter; one without a time of death died at `at` at the latest.
-    fn read(self, at: i64) -> Result<DeadLetter, Odd> {
-        Ok(DeadLetter {
-            envelope: self.envelope.try_into()?,
-            origin: Origin::from_word(&self.origin).ok_or(Odd("a letter of an unknown origin"))?,
-            routing_key: self.routing_key,
-            reason: self.reason,
-            stage: self.stage,
-            detail: self.detail,
-            dead_at_ms: Some(self.dead_at.unwrap_or(at)),
-            deaths: Vec::new(),
-            delivery_count: self.delivery_count,
-            headers: Vec::new(),
         })
     }
 }

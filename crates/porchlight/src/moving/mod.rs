@@ -6,6 +6,7 @@ mod ends;
 mod export;
 mod file;
 mod import;
+mod letters;
 mod lines;
 
 pub(crate) use export::{ExportArgs, run as run_export};

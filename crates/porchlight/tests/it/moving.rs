@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use porchlight_broker::{BrokerUrls, Consumer, ConsumerConfig, QueueState};
+use porchlight_broker::{BrokerUrls, Consumer, ConsumerConfig, Publisher, PublisherConfig, QueueState};
 use porchlight_device::command::command_id;
 use porchlight_device::ledger::DeviceFilter;
 use porchlight_device::{Action, Decision, News, Outcome, Registration};
@@ -103,8 +103,7 @@ impl Servers {
     }
 
     async fn ready(&self, queue: &str) -> u64 {
-        let state = self.node.queue(&self.vhost, queue).await.unwrap();
-        u64::try_from(state.ready).unwrap()
+        self.node.queue(&self.vhost, queue).await.unwrap().ready
     }
 }
 
@@ -448,7 +447,7 @@ async fn a_file_that_was_cut_or_changed_is_refused_and_nothing_happens() {
         ([&whole[..], b"\n"].concat(), "follows"),
         (strange.into_bytes(), "spaceship"),
         (newer.into_bytes(), "version 2.0"),
-        (more.into_bytes(), "line"),
+        (more.into_bytes(), "cannot be read"),
         (b"hello\n".to_vec(), "not an export"),
         (Vec::new(), "not an export"),
     ];
@@ -536,6 +535,49 @@ async fn workers_that_run_are_told_of() {
         "{written}"
     );
     consumer.close().await;
+}
+
+#[tokio::test]
+async fn more_letters_than_can_be_looked_at_are_not_exported_in_part() {
+    const LETTERS: usize = 10_001;
+    let (servers, dir) = (Servers::start().await, Dir::new());
+    let publisher = Publisher::start(
+        PublisherConfig::new(servers.urls(), "test"),
+        CancellationToken::new(),
+    );
+    let mut state = publisher.state();
+    tokio::time::timeout(PATIENCE, state.wait_for(QueueState::is_ready))
+        .await
+        .unwrap()
+        .unwrap();
+    let queue = Queue::RabbitMq(publisher.clone());
+    let bury = async |number: i64| {
+        let letter = letter(Origin::Event, number, number.to_string().as_bytes(), Some("read"));
+        queue
+            .bring_letter(&letter, Deadlines::within(PATIENCE))
+            .await
+            .unwrap();
+    };
+    for from in (0..i64::try_from(LETTERS).unwrap()).step_by(100) {
+        let some = (from..from + 100).take_while(|number| *number < LETTERS as i64);
+        futures_util::future::join_all(some.map(bury)).await;
+    }
+    let refused = export(&servers.flags(), &dir.file(), &[]).await.expect(1);
+    assert!(refused.stderr.contains("10001 dead letters"), "{refused:?}");
+    assert_eq!(std::fs::read_dir(dir.folder.path()).unwrap().count(), 0);
+
+    // Nor are letters brought where it cannot be seen which of them are there.
+    let from = Dir::new();
+    from.with(live).await;
+    export(&from.flags(), &from.file(), &[]).await.expect(0);
+    let refused = import(&servers.flags(), &from.file(), &["--yes"]).await.expect(1);
+    assert!(refused.stderr.contains("--without-letters"), "{refused:?}");
+    assert_eq!(shown(&servers.ledger()).await["devices"], json!([]));
+    import(&servers.flags(), &from.file(), &["--yes", "--without-letters"])
+        .await
+        .expect(0);
+    assert_eq!(servers.ready("porchlight.dead").await, LETTERS as u64);
+    publisher.close(PATIENCE).await;
 }
 
 #[tokio::test]
