@@ -2,6 +2,7 @@
 //!
 //! Nothing is asked of any of them yet; a directory is opened, for that fails at once or never.
 
+mod choice;
 mod told;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use porchlight_store::Store;
 use crate::control_api::ControlApi;
 use crate::failure::Failure;
 use crate::servers::{AmqpArgs, RedisArgs, given};
+use choice::{Choice, Named, Wishes, named};
 use told::Told;
 
 /// Where a standalone keeps everything unless it is told otherwise.
@@ -123,34 +125,6 @@ pub(crate) struct LedgerArgs {
     told: Told<LedgerFlags>,
 }
 
-/// How something was named; the later overrules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Named {
-    No,
-    Variable,
-    Flag,
-}
-
-/// Everything that may name a place, and what each command makes of variables.
-#[derive(Debug, Clone, Copy)]
-struct Wishes {
-    data_dir: Named,
-    api: Named,
-    servers: Named,
-    /// Of two variables, whether the API's counts more than the servers'.
-    api_before_servers: bool,
-    /// Whether a standalone has run in the default directory.
-    is_default_dir: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Choice {
-    Servers,
-    Directory,
-    DefaultDirectory,
-    Api,
-}
-
 impl QueueArgs {
     /// The place that the flags and variables name.
     pub(crate) fn place(&self) -> Result<Place, Failure> {
@@ -230,50 +204,6 @@ pub(crate) enum LedgerPlace {
     Api(Box<ControlApi>),
 }
 
-impl Wishes {
-    fn choose(self) -> Result<Choice, Failure> {
-        let Self {
-            data_dir,
-            api,
-            servers,
-            ..
-        } = self;
-        let flagged = [data_dir, api, servers]
-            .iter()
-            .filter(|named| **named == Named::Flag)
-            .count();
-        if flagged > 1 {
-            return Err(Failure::usage(
-                "the flags name two places: --data-dir is one, --api is one, --amqp-url and --redis-url are one",
-            )
-            .advise("leave out all but one"));
-        }
-        let strongest = data_dir.max(api).max(servers);
-        if strongest == Named::Variable && data_dir == strongest && servers == strongest {
-            return Err(Failure::usage(
-                "the variables name two places: PORCHLIGHT_DATA_DIR is a standalone, PORCHLIGHT_AMQP_URL and \
-                 PORCHLIGHT_REDIS_URL are the scaled form",
-            )
-            .advise("say which with a flag, such as --data-dir DIR, or empty one: PORCHLIGHT_DATA_DIR= porchlight …"));
-        }
-        Ok(match strongest {
-            Named::No if self.is_default_dir => Choice::DefaultDirectory,
-            Named::No => Choice::Servers,
-            _ if data_dir == strongest => Choice::Directory,
-            _ if api == strongest && (servers < strongest || self.api_before_servers) => Choice::Api,
-            _ => Choice::Servers,
-        })
-    }
-}
-
-fn named(is_given: bool, is_flag: bool) -> Named {
-    match (is_given, is_flag) {
-        (false, _) => Named::No,
-        (true, false) => Named::Variable,
-        (true, true) => Named::Flag,
-    }
-}
-
 fn data_dir_named(here: &HereArgs, is_flag: bool) -> Named {
     let is_given = here
         .data_dir
@@ -350,9 +280,11 @@ pub(crate) fn refused(path: &Path, error: &OpenError) -> Failure {
         OpenError::Foreign { .. } | OpenError::Newer { .. } => {
             Failure::usage("PORCHLIGHT_DATA_DIR (--data-dir)").because(error)
         }
-        OpenError::Path { .. } | OpenError::Sqlite { .. } => Failure::unavailable("the data directory")
-            .because(error)
-            .advise("run the tool as the user that the standalone runs as"),
+        OpenError::Path { .. } | OpenError::Sqlite { .. } => {
+            Failure::unavailable("the data directory").because(error).advise(
+                "run the tool as the user that the standalone runs as; if the file is locked, the same again",
+            )
+        }
         _ => Failure::unavailable("the data directory").because(error),
     }
 }
@@ -362,70 +294,6 @@ pub(crate) fn refused(path: &Path, error: &OpenError) -> Failure {
 mod tests {
     use super::*;
     use crate::failure::Exit;
-    use Named::{Flag, No, Variable};
-
-    /// What is chosen from (directory, API, servers), by a command about queues or about devices.
-    fn choice(data_dir: Named, api: Named, servers: Named, api_before_servers: bool) -> Option<Choice> {
-        let wishes = Wishes {
-            data_dir,
-            api,
-            servers,
-            api_before_servers,
-            is_default_dir: false,
-        };
-        wishes.choose().ok()
-    }
-
-    #[test]
-    fn a_flag_overrules_every_variable() {
-        for first in [true, false] {
-            assert_eq!(choice(Flag, Variable, Variable, first), Some(Choice::Directory));
-            assert_eq!(choice(Variable, Flag, Variable, first), Some(Choice::Api));
-            assert_eq!(choice(Variable, Variable, Flag, first), Some(Choice::Servers));
-        }
-    }
-
-    #[test]
-    fn two_flags_for_two_places_are_refused() {
-        for (data_dir, api, servers) in [
-            (Flag, Flag, No),
-            (Flag, No, Flag),
-            (No, Flag, Flag),
-            (Flag, Flag, Flag),
-        ] {
-            assert_eq!(
-                choice(data_dir, api, servers, true),
-                None,
-                "{data_dir:?} {api:?} {servers:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn of_variables_a_directory_and_a_server_are_refused_and_the_rest_has_an_order() {
-        for first in [true, false] {
-            assert_eq!(choice(Variable, No, Variable, first), None);
-            assert_eq!(choice(Variable, Variable, Variable, first), None);
-            assert_eq!(choice(Variable, Variable, No, first), Some(Choice::Directory));
-            assert_eq!(choice(No, Variable, No, first), Some(Choice::Api));
-        }
-        assert_eq!(choice(No, Variable, Variable, true), Some(Choice::Api));
-        assert_eq!(choice(No, Variable, Variable, false), Some(Choice::Servers));
-    }
-
-    #[test]
-    fn with_nothing_named_a_default_directory_comes_before_default_servers() {
-        assert_eq!(choice(No, No, No, false), Some(Choice::Servers));
-        let wishes = |servers| Wishes {
-            data_dir: No,
-            api: No,
-            servers,
-            api_before_servers: true,
-            is_default_dir: true,
-        };
-        assert_eq!(wishes(No).choose().unwrap(), Choice::DefaultDirectory);
-        assert_eq!(wishes(Variable).choose().unwrap(), Choice::Servers);
-    }
 
     #[test]
     fn a_directory_without_a_journal_is_a_wrong_setting_and_none_is_made() {

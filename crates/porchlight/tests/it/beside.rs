@@ -294,3 +294,49 @@ async fn status_asks_ingresses_and_says_what_is_wrong_with_them() {
         "{wrong:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_shows_what_an_ingress_keeps_in_its_spool() {
+    let site = Site::start(Form::Beside).await;
+    let folder = tempfile::tempdir().unwrap();
+    let address = || format!("127.0.0.1:{}", free_port());
+    let (listen, admin) = (address(), address());
+    let ingress = Daemon::of("porchlight-ingress")
+        .env("PORCHLIGHT_LISTEN", &listen)
+        .env("PORCHLIGHT_ADMIN_LISTEN", &admin)
+        .env("PORCHLIGHT_AMQP_URL", format!("amqp://{}", address()))
+        .env("PORCHLIGHT_DATA_DIR", folder.path())
+        .env("PORCHLIGHT_SIGNING_KEYS", KEY)
+        .start()
+        .unwrap();
+    let admin_address = admin.parse().unwrap();
+    let ready = async || match http::get(admin_address, "/readyz").await {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    ingress.ready(PATIENCE, ready).await.unwrap();
+    let (name, key) = KEY.split_once('=').unwrap();
+    let key = SigningKey::new(name, key.as_bytes());
+    let body = event("device_online", "d", 1_000);
+    let answer = http::post_signed(listen.parse().unwrap(), "/webhooks/ring", &key, &body).await;
+    assert_eq!(answer.unwrap().status, 200);
+
+    let url = format!("http://{admin}");
+    let seen = async || {
+        let status = site.run(&["status", "--json", "--ingress", &url]).await.json();
+        let spool = status["ingresses"][0]["state"]["spool"].clone();
+        if spool["events"] == 1 {
+            Ok(spool)
+        } else {
+            Err(status.to_string())
+        }
+    };
+    let spool = wait_for("the spool to be shown", PATIENCE, seen).await.unwrap();
+    assert!(spool["bytes_max"].as_u64() > spool["bytes"].as_u64(), "{spool}");
+    let check = site
+        .run(&["status", "--check", "--ingress", &url])
+        .await
+        .expect(1)
+        .stdout;
+    assert!(check.contains("holds 1 events in its spool"), "{check}");
+}
