@@ -6,6 +6,7 @@
 mod beside;
 mod dead;
 mod demo;
+mod ends;
 mod forms;
 mod help;
 mod ledger;
