@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::config::{JournalConfig, Role};
 use crate::error::{OpenError, WorkError};
 use crate::file::Opener;
-use crate::queue;
+use crate::{ledger, queue};
 
 /// The newest schema; `PRAGMA user_version` of the file.
 const VERSION: i64 = 1;
@@ -67,7 +67,7 @@ pub(crate) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Charges what a crash had in hand, and notes that from here on an end may be a crash. Whether the end before was clean.
+/// Charges what a crash had in hand, lets go of what the life before had claimed, and notes that from here on an end may be a crash. Whether the end before was clean.
 pub(crate) fn begin_life(connection: &mut Connection, config: &JournalConfig) -> Result<bool, WorkError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let clean: i64 =
@@ -80,6 +80,7 @@ pub(crate) fn begin_life(connection: &mut Connection, config: &JournalConfig) ->
         }
         queue::set_fact(&transaction, "taken_through", 0)?;
     }
+    ledger::release_claimed(&transaction)?;
     transaction.execute("UPDATE facts SET value = 0 WHERE name = 'clean_end'", [])?;
     let bytes_max = i64::try_from(config.bytes_max).unwrap_or(i64::MAX);
     transaction.execute("REPLACE INTO facts VALUES ('bytes_max', ?1)", [bytes_max])?;

@@ -139,6 +139,70 @@ async fn an_owed_command_that_cannot_be_read_does_not_stand_in_the_way_of_a_swee
 }
 
 #[tokio::test]
+async fn a_daemon_that_starts_lets_go_of_what_was_claimed_but_not_of_what_has_to_settle() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LedgerConfig {
+        settle: Duration::from_secs(600),
+        ..LedgerConfig::default()
+    };
+    let open = |role| {
+        Ledger::new(
+            Journal::open(JournalConfig::new(dir.path()), role).unwrap(),
+            config,
+        )
+    };
+    let ledger = open(Role::Daemon);
+    for device in ["a", "b"] {
+        outcomes(&ledger, &[news("device_online", device, 1)]).await;
+        ledger.register(device, &registration(), NOW).await.unwrap();
+        outcomes(&ledger, &[news("device_offline", device, 2)]).await;
+    }
+    let late = NOW + 3_600_000;
+    let claimed = ledger.claim(late, 10).await.unwrap();
+    assert_eq!(claimed.len(), 2);
+    assert_eq!(ledger.confirm(&claimed[..1]).await, [Ok(true)]);
+    let online = [news("device_online", &claimed[0].device_id, 3)];
+    assert!(
+        ledger.apply_batch(&online, late).await[0]
+            .as_ref()
+            .unwrap()
+            .commands
+            .is_empty(),
+        "it has to settle"
+    );
+    let beside = open(Role::Tool);
+    assert_eq!(
+        beside.claim(late, 10).await,
+        Ok(vec![]),
+        "a tool lets go of nothing"
+    );
+    ledger.journal.close(Duration::from_secs(20)).await;
+    let again = open(Role::Daemon);
+    assert_eq!(again.claim(late, 10).await.unwrap(), claimed[1..]);
+    assert_eq!(again.claim(late + 599_999, 1).await.unwrap(), claimed[1..]);
+    let resumed = again.claim(late + 600_000, 10).await.unwrap();
+    assert_eq!(resumed.len(), 1);
+    assert_eq!(resumed[0].action, Action::Resume);
+}
+
+#[tokio::test]
+async fn a_command_is_sent_also_when_the_clock_was_set_back_after_it_was_owed() {
+    let (_dir, ledger) = ledger();
+    outcomes(&ledger, &[news("device_online", "a", 1)]).await;
+    ledger.register("a", &registration(), NOW).await.unwrap();
+    outcomes(&ledger, &[news("device_offline", "a", 2)]).await;
+    assert_eq!(ledger.claim(NOW + 2_000, 10).await.unwrap().len(), 1);
+    let back = NOW - 12 * 3_600_000;
+    assert_eq!(ledger.claim(back, 10).await.unwrap().len(), 1);
+    assert_eq!(
+        ledger.claim(back, 10).await.unwrap().len(),
+        0,
+        "held back as ever"
+    );
+    assert_eq!(ledger.claim(back + 6_251, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn two_devices_with_one_place_are_told_apart() {
     let (_dir, ledger) = ledger();
     outcomes(&ledger, &[news("device_online", "a", 1)]).await;

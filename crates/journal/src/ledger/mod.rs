@@ -17,7 +17,7 @@ mod rows;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use porchlight_device::ledger::{Backlog, DeviceFilter, Spread};
+use porchlight_device::ledger::{Backlog, DeviceFilter, HOLD_MS_MAX, Spread};
 use porchlight_device::records as steps;
 use porchlight_device::view::{DevicePage, DeviceView};
 use porchlight_device::{Action, Command, Decision, Device, News, OweAgain, Registration, Status};
@@ -29,6 +29,7 @@ use crate::error::{JournalError, WorkError};
 use crate::file::FILE;
 use crate::journal::Journal;
 pub use error::{PageError, RegisterError};
+pub(crate) use outbox::release_claimed;
 use pages::Cursor;
 use records::Rows;
 
@@ -156,16 +157,18 @@ impl Ledger {
 
     /// Takes commands that are due, the longest due first, and holds each back from other sweepers for 5 s, and about
     /// twice as long with every attempt, up to 5 min; see [`porchlight_device::ledger::hold_ms`]. At most `limit`, and
-    /// 1024. A command stays owed until it is confirmed or given up.
+    /// 1024. A command stays owed until it is confirmed or given up. When a daemon opens the journal, nothing is held
+    /// back any longer: there is no other sweeper.
     ///
     /// # Errors
     /// [`JournalError`]; what was claimed then becomes due again by itself.
     pub async fn claim(&self, now_ms: i64, limit: usize) -> Result<Vec<Command>, JournalError> {
-        let look = move |connection: &Connection| outbox::is_due(connection, now_ms);
+        let horizon_ms = now_ms.saturating_add(self.settle_ms.max(self.head_start_ms).max(HOLD_MS_MAX));
+        let look = move |connection: &Connection| outbox::is_due(connection, now_ms, horizon_ms);
         if !self.journal.read(deadline(), look).await? {
             return Ok(Vec::new());
         }
-        let claim = move |connection: &Connection| outbox::claim(connection, now_ms, limit);
+        let claim = move |connection: &Connection| outbox::claim(connection, now_ms, horizon_ms, limit);
         self.journal.write(deadline(), claim).await
     }
 

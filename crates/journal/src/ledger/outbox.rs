@@ -13,15 +13,30 @@ use crate::error::WorkError;
 /// Most commands that one call claims; bounds what it holds in memory.
 pub(super) const CLAIM_MAX: usize = 1024;
 
-/// Whether anything is due, without writing.
-pub(super) fn is_due(connection: &Connection, now_ms: i64) -> Result<bool, WorkError> {
-    let mut find = connection.prepare_cached("SELECT 1 FROM operations WHERE due <= ?1 LIMIT 1")?;
-    Ok(find.exists([now_ms])?)
+/// Whether [`claim`] would take anything, without writing.
+pub(super) fn is_due(connection: &Connection, now_ms: i64, horizon_ms: i64) -> Result<bool, WorkError> {
+    let mut asked = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM operations WHERE due <= ?1) \
+         OR EXISTS (SELECT 1 FROM operations WHERE due > ?2)",
+    )?;
+    Ok(asked.query_row([now_ms, horizon_ms], |row| row.get(0))?)
 }
 
 /// Takes commands that are due and puts each off. One that cannot be read is put off, too, and does not stand in the way
-/// of the others.
-pub(super) fn claim(connection: &Connection, now_ms: i64, limit: usize) -> Result<Vec<Command>, WorkError> {
+/// of the others. Also due is what lies beyond the horizon, further ahead than anything is ever put off: the clock was
+/// set back since.
+pub(super) fn claim(
+    connection: &Connection,
+    now_ms: i64,
+    horizon_ms: i64,
+    limit: usize,
+) -> Result<Vec<Command>, WorkError> {
+    connection
+        .prepare_cached(
+            "UPDATE operations SET due = ?1, first_due = ?1 WHERE (place, id) IN
+                (SELECT place, id FROM operations WHERE due > ?2 LIMIT ?3)",
+        )?
+        .execute(params![now_ms, horizon_ms, CLAIM_MAX])?;
     let mut find = connection.prepare_cached(
         "SELECT place, id, owed, first_due FROM operations WHERE due <= ?1 ORDER BY due LIMIT ?2",
     )?;
@@ -51,6 +66,13 @@ pub(super) fn claim(connection: &Connection, now_ms: i64, limit: usize) -> Resul
         hold.execute(held)?;
     }
     Ok(claimed)
+}
+
+/// Makes due again what a claim holds back, each at the time at which it was due first: who claimed it is gone, and a
+/// resume that its device has to settle for was not claimed yet.
+pub(crate) fn release_claimed(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE operations SET due = first_due WHERE due > first_due", [])?;
+    Ok(())
 }
 
 /// Makes what an operation owes due now.
