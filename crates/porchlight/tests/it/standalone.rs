@@ -12,8 +12,6 @@ use porchlight_testbed::http::{self, Response};
 use porchlight_testbed::{Daemon, LoadGenerator, RingSchedule, Signal, free_port, wait_for};
 use serde_json::{Value, json};
 
-use crate::tool::{Ran, run};
-
 const PATIENCE: Duration = Duration::from_secs(60);
 const WEBHOOK: &str = "/webhooks/ring";
 const KEY: &str = "whsec-porch-7c21";
@@ -160,18 +158,20 @@ fn now_ms() -> i64 {
     i64::try_from(since.unwrap().as_millis()).unwrap()
 }
 
-/// A standalone that ends by itself, with what it said.
-async fn refused(variables: &[(&str, &str)]) -> Ran {
-    let (listen, admin) = (
-        format!("127.0.0.1:{}", free_port()),
-        format!("127.0.0.1:{}", free_port()),
-    );
-    let usual = [
-        ("PORCHLIGHT_LISTEN", listen.as_str()),
-        ("PORCHLIGHT_ADMIN_LISTEN", admin.as_str()),
-        ("PORCHLIGHT_SIGNING_KEYS", "k=v"),
-    ];
-    run(&["standalone"], &[&usual[..], variables].concat()).await
+/// What a standalone says that ends by itself, with this code.
+async fn refused(variables: &[(&str, &str)], code: i32) -> String {
+    let address = || format!("127.0.0.1:{}", free_port());
+    let daemon = Daemon::of("porchlight")
+        .arg("standalone")
+        .env("PORCHLIGHT_LISTEN", address())
+        .env("PORCHLIGHT_ADMIN_LISTEN", address())
+        .env("PORCHLIGHT_SIGNING_KEYS", "k=v")
+        .envs(variables.iter().copied())
+        .start()
+        .unwrap();
+    let status = daemon.wait(PATIENCE).await.unwrap();
+    assert_eq!(status.code(), Some(code), "{}", daemon.logs());
+    daemon.logs()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -368,10 +368,8 @@ async fn a_stop_withdraws_readiness_first_and_ends_cleanly() {
 async fn a_directory_belongs_to_one_process_at_a_time() {
     let alone = Alone::start(Vec::new()).await;
     let data = alone.folder.path().join("data");
-    let ran = refused(&[("PORCHLIGHT_DATA_DIR", data.to_str().unwrap())])
-        .await
-        .expect(1);
-    assert!(ran.stderr.contains("is in use by another porchlight"), "{ran:?}");
+    let said = refused(&[("PORCHLIGHT_DATA_DIR", data.to_str().unwrap())], 1).await;
+    assert!(said.contains("is in use by another porchlight"), "{said}");
     alone.accept(&event("device_online", "d", now_ms())).await;
 }
 
@@ -381,11 +379,8 @@ async fn a_directory_that_is_no_good_is_named_and_left_as_it_is() {
     let file = folder.path().join("file");
     std::fs::write(&file, "something else").unwrap();
     let data = file.to_str().unwrap();
-    let ran = refused(&[("PORCHLIGHT_DATA_DIR", data)]).await.expect(1);
-    assert!(
-        ran.stderr.contains(data) && ran.stderr.contains("cannot be used"),
-        "{ran:?}"
-    );
+    let said = refused(&[("PORCHLIGHT_DATA_DIR", data)], 1).await;
+    assert!(said.contains(data) && said.contains("cannot be used"), "{said}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "something else");
 
     std::fs::write(
@@ -393,36 +388,30 @@ async fn a_directory_that_is_no_good_is_named_and_left_as_it_is() {
         "no database, but long enough to be read as one".repeat(99),
     )
     .unwrap();
-    let ran = refused(&[("PORCHLIGHT_DATA_DIR", folder.path().to_str().unwrap())])
-        .await
-        .expect(1);
-    assert!(ran.stderr.contains("is not a journal of porchlight"), "{ran:?}");
+    let said = refused(&[("PORCHLIGHT_DATA_DIR", folder.path().to_str().unwrap())], 1).await;
+    assert!(said.contains("is not a journal of porchlight"), "{said}");
 }
 
 #[tokio::test]
 async fn every_setting_that_is_wrong_is_named_at_once_and_nothing_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let ran = refused(&[
-        ("PORCHLIGHT_DATA_DIR", data.to_str().unwrap()),
-        ("PORCHLIGHT_DATA_BYTES_MAX", "1"),
-        ("PORCHLIGHT_SIGNING_KEYS", "hunter2"),
-        ("PORCHLIGHT_SETTLE", "never"),
-        ("PORCHLIGHT_CALLBACK_URL", "ftp://host/"),
-        ("PORCHLIGHT_LOG", "inof"),
-    ])
-    .await
-    .expect(64);
+    let said = refused(
+        &[
+            ("PORCHLIGHT_DATA_DIR", data.to_str().unwrap()),
+            ("PORCHLIGHT_DATA_BYTES_MAX", "1"),
+            ("PORCHLIGHT_SIGNING_KEYS", "hunter2"),
+            ("PORCHLIGHT_SETTLE", "never"),
+            ("PORCHLIGHT_CALLBACK_URL", "ftp://host/"),
+            ("PORCHLIGHT_LOG", "inof"),
+        ],
+        64,
+    )
+    .await;
     for name in ["DATA_BYTES_MAX", "SIGNING_KEYS", "SETTLE", "CALLBACK_URL", "LOG"] {
-        assert!(
-            ran.stderr.contains(&format!("PORCHLIGHT_{name} (")),
-            "{name}: {ran:?}"
-        );
+        assert!(said.contains(&format!("PORCHLIGHT_{name} (")), "{name}: {said}");
     }
-    assert!(
-        !ran.stderr.contains("hunter2") && ran.stdout.is_empty() && !data.exists(),
-        "{ran:?}"
-    );
+    assert!(!said.contains("hunter2") && !data.exists(), "{said}");
 }
 
 #[tokio::test]
@@ -431,14 +420,16 @@ async fn an_address_that_is_taken_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let listen = taken.local_addr().unwrap().to_string();
-    let ran = refused(&[
-        ("PORCHLIGHT_LISTEN", listen.as_str()),
-        ("PORCHLIGHT_DATA_DIR", data.to_str().unwrap()),
-    ])
-    .await
-    .expect(1);
+    let said = refused(
+        &[
+            ("PORCHLIGHT_LISTEN", listen.as_str()),
+            ("PORCHLIGHT_DATA_DIR", data.to_str().unwrap()),
+        ],
+        1,
+    )
+    .await;
     assert!(
-        ran.stderr.contains("PORCHLIGHT_LISTEN") && ran.stderr.contains(&listen) && !data.exists(),
-        "{ran:?}"
+        said.contains("PORCHLIGHT_LISTEN") && said.contains(&listen) && !data.exists(),
+        "{said}"
     );
 }
