@@ -68,13 +68,27 @@ impl Target {
         if authority.as_str().contains('@') {
             return Err(TargetError::Credentials);
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let host = authority.host();
+        // A port out of range reads like none, and the usual one is not what was asked for.
+        let port = match authority.as_str().strip_prefix(host).unwrap_or_default() {
+            "" | ":" => Some(if https { 443 } else { 80 }),
+            _ => authority.port_u16().filter(|port| *port > 0),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() {
+            return Err(TargetError::NotUrl);
+        }
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Self {
             https,
             host: host.to_owned(),
-            port: authority.port_u16().unwrap_or(if https { 443 } else { 80 }),
+            port: port.ok_or(TargetError::NotUrl)?,
             authority: authority.as_str().to_owned(),
-            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+            path: if path.starts_with('/') {
+                path.to_owned()
+            } else {
+                format!("/{path}")
+            },
         })
     }
 
@@ -161,6 +175,9 @@ mod tests {
             ("::1", 8080, "/a?b=c")
         );
         assert_eq!(target.to_string(), "http://[::1]:8080/a?b=c");
+        // A request line begins with a slash, whatever a URL may leave out.
+        let target = Target::parse("http://host?a=b").unwrap();
+        assert_eq!((target.port, target.path()), (80, "/?a=b"));
     }
 
     #[test]
@@ -168,6 +185,9 @@ mod tests {
         assert_eq!(Target::parse("127.0.0.1:8080"), Err(TargetError::NotUrl));
         assert_eq!(Target::parse("/path"), Err(TargetError::NotUrl));
         assert_eq!(Target::parse("ftp://host/"), Err(TargetError::Scheme));
+        for odd in ["http://:80/", "http://host:65536/", "http://host:0/"] {
+            assert_eq!(Target::parse(odd), Err(TargetError::NotUrl), "{odd}");
+        }
         assert_eq!(
             Target::parse("http://user:secret@host/"),
             Err(TargetError::Credentials)
