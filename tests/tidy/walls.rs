@@ -82,7 +82,10 @@ const MUST_NOT_REACH: [(&str, &[&str]); 7] = [
     ("porchlight-service", &["lapin", "redis", "deadpool-redis"]),
     ("porchlight-broker", &["redis", "deadpool-redis", "hyper"]),
     ("porchlight-store", &["lapin", "hyper"]),
-    ("porchlight-journal", &["lapin", "redis", "deadpool-redis", "hyper"]),
+    (
+        "porchlight-journal",
+        &["lapin", "redis", "deadpool-redis", "hyper"],
+    ),
     // It reaches the devices' crate through the journal, which keeps queue and ledger in one file; by the arrows it may
     // not name it.
     (
@@ -102,7 +105,12 @@ const OWNERS: [(&str, &[&str]); 8] = [
     // an export.
     (
         "sha2",
-        &["porchlight", "porchlight-device", "porchlight-event", "porchlight-store"],
+        &[
+            "porchlight",
+            "porchlight-device",
+            "porchlight-event",
+            "porchlight-store",
+        ],
     ),
     ("indicatif", &["porchlight"]),
     ("rusqlite", &["porchlight-journal"]),
