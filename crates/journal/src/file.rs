@@ -32,6 +32,8 @@ const CHECKPOINT_PAGES: u32 = 4000;
 const LOG_BYTES_KEPT: u64 = 24 << 20;
 /// Page cache of one connection, in KiB. All connections together stay far below the process's 150 MiB.
 const CACHE_KIB: u32 = 16 << 10;
+/// SQLite's number for giving free pages back when told to.
+const AUTO_VACUUM_INCREMENTAL: i64 = 2;
 /// Prepared statements kept by a connection.
 const STATEMENTS_MAX: usize = 128;
 
@@ -238,8 +240,12 @@ impl Opener {
 
 /// The settings of a connection that writes.
 pub(crate) fn set_writing(connection: &Connection, opener: &Opener, role: Role) -> rusqlite::Result<()> {
-    // Takes effect in an empty file only. Without it, free pages could not be given back a few at a time.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // Takes effect in an empty file only; in any other it would be a write, which a full disk refuses. Without it, free
+    // pages could not be given back a few at a time.
+    let vacuum: i64 = connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
+    if vacuum != AUTO_VACUUM_INCREMENTAL {
+        connection.pragma_update(None, "auto_vacuum", AUTO_VACUUM_INCREMENTAL)?;
+    }
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
         let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);

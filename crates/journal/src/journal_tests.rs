@@ -230,6 +230,19 @@ async fn a_full_disk_refuses_loses_nothing_and_is_recovered_from_without_help() 
 }
 
 #[tokio::test]
+async fn who_only_looks_writes_nothing_so_that_a_full_disk_can_be_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    put(&journal, "one", 1).await.unwrap();
+    let log = || std::fs::read(dir.path().join("porchlight.db-wal")).unwrap();
+    let before = log();
+    let tool = Journal::open(JournalConfig::new(dir.path()), Role::Tool).unwrap();
+    assert!(tool.look(soon()).await.unwrap().is_held);
+    tool.close(LONG).await;
+    assert!(log() == before);
+}
+
+#[tokio::test]
 async fn space_goes_back_to_the_disk_when_there_is_nothing_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());
