@@ -67,12 +67,7 @@ struct Report {
 
 /// Exports.
 pub(crate) async fn run(args: ExportArgs, output: Output) -> Result<(), Failure> {
-    if args.to.exists() && !args.force {
-        return Err(
-            Failure::usage(format_args!("'{}' is there already", args.to.display()))
-                .advise("another name, or --force to overwrite it"),
-        );
-    }
+    args.check_name()?;
     let end = End::from(args.place.site()?).await?;
     let warnings = args.look_around(&end).await?;
     let header = Header {
@@ -107,6 +102,21 @@ pub(crate) async fn run(args: ExportArgs, output: Output) -> Result<(), Failure>
 }
 
 impl ExportArgs {
+    /// The file gets its name when it is whole, in place of what has it then. That may be a file, and nothing else: not
+    /// a device, and not a link that somebody else reads through.
+    fn check_name(&self) -> Result<(), Failure> {
+        let shown = self.to.display();
+        match std::fs::symlink_metadata(&self.to) {
+            Ok(found) if !found.is_file() => Err(Failure::usage(format_args!(
+                "'{shown}' is there, and is no plain file"
+            ))
+            .advise("another name")),
+            Ok(_) if !self.force => Err(Failure::usage(format_args!("'{shown}' is there already"))
+                .advise("another name, or --force to overwrite it")),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether everything can be taken along; what the operator should know if so.
     async fn look_around(&self, end: &End) -> Result<Vec<String>, Failure> {
         let left = end.left_behind().await?;

@@ -9,7 +9,7 @@ use porchlight_event::Envelope;
 use porchlight_event::queue::{DeadLetter, Origin};
 use serde::{Deserialize, Serialize};
 
-use super::lines::Odd;
+use super::lines::{Odd, counted};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,7 +127,7 @@ impl Letter {
             detail: self.detail,
             dead_at_ms: Some(self.dead_at.unwrap_or(at)),
             deaths: Vec::new(),
-            delivery_count: self.delivery_count,
+            delivery_count: counted(self.delivery_count)?,
             headers: Vec::new(),
         })
     }

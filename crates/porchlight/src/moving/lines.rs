@@ -17,6 +17,9 @@ pub(super) const FORMAT: &str = "porchlight-export";
 /// The version in the first line: files of another major version are not read.
 pub(super) const VERSION: &str = "1.0";
 
+/// Largest number of something that was counted: a ledger's scripts count in doubles, and go on from here.
+const COUNT_MAX: u64 = 1 << 52;
+
 /// One line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "lowercase")]
@@ -178,6 +181,15 @@ impl Thing {
     }
 }
 
+/// A number that something was counted up to. One that nothing counts to would stop who goes on counting.
+pub(super) fn counted(number: u64) -> Result<u64, Odd> {
+    if number <= COUNT_MAX {
+        Ok(number)
+    } else {
+        Err(Odd("a number that nothing counts to"))
+    }
+}
+
 fn order(text: Option<String>) -> Result<Option<Order>, Odd> {
     text.map(|text| Order::from_stored(text).ok_or(Odd("a register that is no order of events")))
         .transpose()
@@ -289,7 +301,7 @@ impl TryFrom<DeviceLine> for CarriedDevice {
         device.removed = order(line.removed)?;
         device.status = status(&line.status)?;
         device.status_since_ms = line.status_since;
-        device.generation_floor = line.generation_floor;
+        device.generation_floor = counted(line.generation_floor)?;
         for operation in line.operations {
             operation.enter(&mut device)?;
         }
@@ -308,7 +320,7 @@ impl OperationLine {
             params: self.params,
             account_id: self.account_id,
             state: State::from_code(&self.state).ok_or(Odd("an operation in an unknown state"))?,
-            generation: self.generation,
+            generation: counted(self.generation)?,
         };
         if let Some(owed) = self.owed {
             let command = Command {
@@ -358,5 +370,51 @@ impl TryFrom<Marks> for CarriedMarks {
             generation: line.generation,
             marks: marks.iter().map(|mark| i64::from_be_bytes(*mark)).collect(),
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read(line: Value) -> Result<Option<Thing>, Odd> {
+        let header = Header {
+            format: FORMAT.to_owned(),
+            version: VERSION.to_owned(),
+            from: Form::Scaled,
+            at: 1,
+            program: String::new(),
+        };
+        serde_json::from_value::<Line>(line).unwrap().thing(&header)
+    }
+
+    fn device(floor: u64, generation: u64) -> Value {
+        let operation = json!({
+            "id": "o", "kind": "k", "params": "null", "state": "running", "generation": generation,
+        });
+        json!({
+            "line": "device", "id": "d", "status": "online", "generation_floor": floor,
+            "operations": [operation], "history": [],
+        })
+    }
+
+    fn letter(delivery_count: u64) -> Value {
+        let envelope = json!({ "message_id": "m", "body": "", "attempt": 0, "replay": 0 });
+        json!({
+            "line": "letter", "origin": "event", "routing_key": "", "reason": "r",
+            "delivery_count": delivery_count, "envelope": envelope,
+        })
+    }
+
+    #[test]
+    fn numbers_that_nothing_counts_to_are_refused_before_anything_is_changed() {
+        for line in [device(7, 7), device(1 << 52, 1 << 52), letter(1 << 52)] {
+            assert!(read(line).is_ok());
+        }
+        for line in [device(u64::MAX, 7), device(7, u64::MAX), letter(u64::MAX)] {
+            assert!(read(line.clone()).is_err(), "{line}");
+        }
     }
 }

@@ -237,6 +237,25 @@ async fn a_file_that_is_there_is_not_overwritten_and_none_is_left_half_written()
 }
 
 #[tokio::test]
+async fn what_is_no_plain_file_is_never_replaced() {
+    let dir = Dir::new();
+    dir.with(async |ledger, _| register(ledger, "d", "o").await).await;
+    let path = |name: &str| dir.folder.path().join(name).display().to_string();
+    std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    for name in ["link", "socket", "data"] {
+        for flags in [&[][..], &["--force"]] {
+            let refused = export(&dir.flags(), &path(name), flags).await.expect(64);
+            assert!(refused.stderr.contains("no plain file"), "{name} {refused:?}");
+        }
+        assert!(
+            !std::fs::symlink_metadata(path(name)).unwrap().is_file(),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn workers_that_run_are_told_of() {
     let (servers, dir) = (Servers::start().await, Dir::new());
     let consumer = Consumer::start(
