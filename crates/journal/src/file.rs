@@ -254,6 +254,9 @@ pub(crate) fn set_writing(connection: &Connection, opener: &Opener, role: Role) 
     }
     // A commit is on the disk before it is answered; NORMAL would sync at checkpoints only.
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // On Apple's systems a plain sync may stay in the drive's own cache. Elsewhere these two mean nothing.
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     // One process checkpoints. A tool leaves the log to the daemon, also when it is the last to go.

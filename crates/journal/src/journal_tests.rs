@@ -60,6 +60,26 @@ async fn what_was_answered_is_there_after_reopening() {
 }
 
 #[tokio::test]
+async fn every_connection_that_writes_syncs_each_commit_and_only_the_daemon_checkpoints() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = |c: &Connection| {
+        let names = [
+            "synchronous",
+            "fullfsync",
+            "checkpoint_fullfsync",
+            "wal_autocheckpoint",
+            "auto_vacuum",
+        ];
+        let read = |name| c.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        Ok(names.map(read).into_iter().collect::<Result<Vec<_>, _>>()?)
+    };
+    let journal = open(dir.path());
+    assert_eq!(journal.write(soon(), settings).await.unwrap(), [2, 1, 1, 4000, 2]);
+    let tool = Journal::open(JournalConfig::new(dir.path()), Role::Tool).unwrap();
+    assert_eq!(tool.write(soon(), settings).await.unwrap(), [2, 1, 1, 0, 2]);
+}
+
+#[tokio::test]
 async fn a_request_that_fails_or_panics_is_undone_alone() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());
