@@ -1,6 +1,7 @@
 //! Standalone killed with -9 at random moments under load, again and again, and then held to every promise.
 //!
-//! `PORCHLIGHT_CRASH_KILLS`, `_DEVICES`, `_EVENTS` and `_SEED` make it longer.
+//! The long form is `tests/crash`, which hands its numbers down in `PORCHLIGHT_CRASH_KILLS`, `_DEVICES`, `_EVENTS` and
+//! `_SEED`.
 #![expect(clippy::print_stdout, reason = "the long form shows what it did")]
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use porchlight_event::queue::QueueState;
+use porchlight_testbed::wait_for;
 use rusqlite::Connection;
 use tokio::time::{Instant, timeout};
 
@@ -271,17 +272,14 @@ async fn space_goes_back_to_the_disk_when_there_is_nothing_to_do() {
     }
     let work = |c: &Connection| Ok(c.execute("DELETE FROM fill", [])?);
     journal.write(soon(), work).await.unwrap();
-    let mut ticks = tokio::time::interval(Duration::from_millis(20));
-    let rest = async {
-        loop {
-            ticks.tick().await;
-            let size = |name| std::fs::metadata(dir.path().join(name)).map_or(0, |file| file.len());
-            if size(FILE) < (8 << 20) && size("porchlight.db-wal") == 0 {
-                return;
-            }
-        }
-    };
-    timeout(LONG, rest).await.unwrap();
+    let size = |name| std::fs::metadata(dir.path().join(name)).map_or(0, |file| file.len());
+    wait_for("a small file and an empty log", LONG, async || {
+        let sizes = (size(FILE), size("porchlight.db-wal"));
+        let at_rest = sizes.0 < (8 << 20) && sizes.1 == 0;
+        at_rest.then_some(()).ok_or_else(|| format!("{sizes:?}"))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

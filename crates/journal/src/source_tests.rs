@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use porchlight_event::Envelope;
 use porchlight_event::queue::{AckOutcome, Batch, DeathNote, Origin, QueueState, RetryTier};
+use porchlight_testbed::wait_for;
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -37,16 +38,11 @@ fn crashed(dir: &Path) -> TempDir {
 
 /// Whoever had it before may still be letting go of it.
 async fn open(dir: &Path) -> Journal {
-    let mut ticks = tokio::time::interval(Duration::from_millis(5));
-    let opened = async {
-        loop {
-            ticks.tick().await;
-            if let Ok(journal) = Journal::open(config(dir), Role::Daemon) {
-                return journal;
-            }
-        }
-    };
-    timeout(LONG, opened).await.unwrap()
+    wait_for("the directory to be free", LONG, async || {
+        Journal::open(config(dir), Role::Daemon).map_err(|error| error.to_string())
+    })
+    .await
+    .unwrap()
 }
 
 fn source(journal: &Journal) -> Source {
