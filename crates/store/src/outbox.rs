@@ -6,7 +6,7 @@ use crate::apply::{given, json};
 use crate::keys::{Partition, Place};
 use crate::script::{Call, Script};
 use crate::{Store, StoreError, reply};
-use porchlight_device::ledger::{Backlog, HOLD_MS_MAX, HOLD_MS_MIN};
+use porchlight_device::ledger::{Backlog, HOLD_MS_MAX};
 use porchlight_device::{Command, OweAgain};
 use redis::Value;
 
@@ -14,8 +14,8 @@ use redis::Value;
 pub const CLAIM_MAX: usize = 256;
 
 impl Store {
-    /// Takes commands that are due and holds each back from other sweepers for 5 s, and about twice as long with
-    /// every attempt, up to 5 min; see [`porchlight_device::ledger::hold_ms`]. At most about `limit` in all, and
+    /// Takes commands that are due and holds each back from other sweepers for the shortest hold that is set, and about
+    /// twice as long with every attempt, up to 5 min; see [`porchlight_device::ledger::hold_ms`]. At most about `limit` in all, and
     /// [`CLAIM_MAX`] of one partition. A command stays owed until it is confirmed or given up.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Store {
                 .call(&[partition.outbox(), partition.due()])
                 .arg(now_ms);
             call.arg(each)
-                .arg(HOLD_MS_MIN)
+                .arg(self.hold_min_ms())
                 .arg(HOLD_MS_MAX)
                 .arg(fastrand::u32(..))
         };

@@ -6,6 +6,7 @@ use crate::connection::Connections;
 use crate::marks::Marks;
 use crate::script::Call;
 use crate::{ConnectError, StoreError};
+use porchlight_device::ledger::HOLD_MS_MIN;
 use redis::{ConnectionInfo, IntoConnectionInfo, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,8 +31,11 @@ pub struct StoreConfig {
     /// How long a device must stay online before its operations are resumed; at most a day. Not given to the fast
     /// path: a resume is then only ever claimed.
     pub settle: Duration,
-    /// How long the one that made a command owed has to send it, before a sweeper may.
+    /// How long the one that made a command owed has to send it, before a sweeper may. Longer than sending may take.
     pub head_start: Duration,
+    /// How long a sweeper that claimed a command has to send it, at least, before another may. Longer than sending may
+    /// take, too.
+    pub hold_min: Duration,
 }
 
 /// The ledger. A cheap handle: clones share the connections.
@@ -46,6 +50,7 @@ struct Inner {
     address: String,
     settle_ms: i64,
     head_start_ms: i64,
+    hold_min_ms: i64,
     next_shard: AtomicUsize,
 }
 
@@ -67,6 +72,7 @@ impl StoreConfig {
             connect_timeout: Duration::from_secs(1),
             settle: Duration::ZERO,
             head_start: Duration::from_secs(2),
+            hold_min: Duration::from_millis(HOLD_MS_MIN.unsigned_abs()),
         }
     }
 
@@ -145,6 +151,7 @@ impl Store {
                 address,
                 settle_ms: milliseconds(config.settle),
                 head_start_ms: milliseconds(config.head_start),
+                hold_min_ms: milliseconds(config.hold_min),
                 next_shard: AtomicUsize::new(0),
             }),
         })
@@ -171,6 +178,10 @@ impl Store {
     /// A connection for a call that has no shard of its own: each in turn.
     pub(crate) fn any_shard(&self) -> usize {
         self.inner.next_shard.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn hold_min_ms(&self) -> i64 {
+        self.inner.hold_min_ms
     }
 
     pub(crate) fn marks(&self) -> &Marks {

@@ -21,6 +21,9 @@ use crate::worker::{RunError, Worker, WorkerParts};
 /// Names the connections at the broker, as `role@host:pid`.
 const CONSUMER_ROLE: &str = "porchlight-worker";
 const PUBLISHER_ROLE: &str = "porchlight-worker-publisher";
+/// From a receiver's answer until the ledger knows of it: the rest of an answer is read for up to a second, and the
+/// ledger has half a second.
+const NOTE_MAX: Duration = Duration::from_secs(2);
 
 /// What the process is made of; bound things and a stop token come beside it.
 #[derive(Debug)]
@@ -82,11 +85,7 @@ pub async fn run(
 
 /// Opens queue and ledger. That a server does not answer shows later.
 fn open(config: &WorkerConfig, stop: &CancellationToken) -> Result<WorkerParts, RunError> {
-    let ledger = Store::connect(&StoreConfig {
-        settle: config.work.settle,
-        connections: config.work.batches_max,
-        ..StoreConfig::new(config.redis.expose())
-    });
+    let ledger = Store::connect(&store_config(config));
     let ledger = Ledger::Redis(ledger.map_err(|error| RunError::Ledger(Box::new(error)))?);
     // The publisher outlives the stop: copies and commands in hand are still to be sent.
     let publisher = Publisher::start(publisher_config(config), CancellationToken::new());
@@ -102,6 +101,21 @@ fn open(config: &WorkerConfig, stop: &CancellationToken) -> Result<WorkerParts, 
         keys: config.keys.clone(),
         work: config.work,
     })
+}
+
+fn store_config(config: &WorkerConfig) -> StoreConfig {
+    let usual = StoreConfig::new(config.redis.expose());
+    // While one worker calls, no other may: whoever receives has not acted yet, and could not tell that it is the same.
+    let call_max = config.callback.as_ref().map_or(Duration::ZERO, |callback| {
+        callback.timeout.saturating_add(NOTE_MAX)
+    });
+    StoreConfig {
+        settle: config.work.settle,
+        connections: config.work.batches_max,
+        head_start: usual.head_start.max(call_max),
+        hold_min: usual.hold_min.max(call_max),
+        ..usual
+    }
 }
 
 fn consumer_config(config: &WorkerConfig) -> ConsumerConfig {

@@ -341,6 +341,30 @@ async fn a_command_that_fails_for_too_long_is_a_dead_letter_and_its_operation_st
     worker.stop().await.unwrap();
 }
 
+/// Longer than a command is another worker's business after it was made owed, or claimed, where calls are short.
+#[tokio::test]
+async fn a_receiver_that_takes_its_time_is_not_called_by_another_worker_meanwhile() {
+    let bench = Bench::start().await;
+    let receiver = Receiver::start().await.unwrap();
+    receiver.answer(Answering::Slowly(Duration::from_secs(8)));
+    let mut setup = Setup {
+        callback: Some(callback(&receiver.url("/"))),
+        ..Setup::default()
+    };
+    // What is due is claimed by the other one alone.
+    setup.work.sweep_interval = FOREVER;
+    let first = bench.start(setup);
+    first.ready().await;
+    register(&first, "o", "snapshot").await;
+    offline(&bench).await;
+    receiver.wait_calls(1, PATIENCE).await.unwrap();
+    let second = start(&bench, callback(&receiver.url("/"))).await;
+    bench.nothing_owed().await;
+    assert_eq!(receiver.calls().len(), 1);
+    first.stop().await.unwrap();
+    second.stop().await.unwrap();
+}
+
 /// The receiver has said yes, and the ledger never hears of it.
 #[tokio::test]
 async fn a_worker_killed_between_call_and_confirmation_calls_again_under_the_same_identity() {
@@ -394,6 +418,8 @@ async fn binary(amqp_url: &str, redis_url: &str, receiver: &Receiver) -> (Daemon
         .env("PORCHLIGHT_ADMIN_TOKEN", "a-token-for-the-tests")
         .env("PORCHLIGHT_CALLBACK_URL", receiver.url("/?token=hush"))
         .env("PORCHLIGHT_CALLBACK_SECRET", SECRETS[0])
+        // Who is killed has no longer than a call to be waited for.
+        .env("PORCHLIGHT_CALLBACK_TIMEOUT", "3s")
         .start()
         .unwrap();
     let ready = daemon.ready(PATIENCE, async || {
