@@ -433,3 +433,56 @@ async fn an_address_that_is_taken_is_named() {
         "{said}"
     );
 }
+
+/// What is at the other end of `porchlight standalone | program` may end before it.
+#[tokio::test]
+async fn an_output_that_nobody_reads_is_told_in_the_log_and_what_is_owed_stays_owed() {
+    struct Ended(std::process::Child);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let (listen, admin, log) = (address(), address(), folder.path().join("log"));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_porchlight"));
+    command
+        .arg("standalone")
+        .env("PORCHLIGHT_DATA_DIR", folder.path().join("data"))
+        .env("PORCHLIGHT_LISTEN", listen.to_string())
+        .env("PORCHLIGHT_ADMIN_LISTEN", admin.to_string())
+        .env("PORCHLIGHT_ADMIN_TOKEN", TOKEN)
+        .env("PORCHLIGHT_SIGNING_KEYS", format!("k={KEY}"))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::fs::File::create(&log).unwrap());
+    let mut process = Ended(command.spawn().unwrap());
+    drop(process.0.stdout.take());
+    let ready = async || match http::get(admin, "/readyz").await {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    wait_for("a ready standalone", PATIENCE, ready).await.unwrap();
+    let authorization = format!("Bearer {TOKEN}");
+    let headers = [("Authorization", authorization.as_str())];
+    let body = json!({ "kind": "snapshot", "params": null }).to_string();
+    http::request(
+        admin,
+        "PUT",
+        "/v1/devices/d/operations/o",
+        &headers,
+        body.as_bytes(),
+    )
+    .await
+    .unwrap();
+    let body = event("device_offline", "d", now_ms());
+    let key = SigningKey::new("k", KEY.as_bytes());
+    let answer = http::post_signed(listen, WEBHOOK, &key, &body).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let told = async || match std::fs::read_to_string(&log).unwrap() {
+        log if log.contains("broken pipe") && log.contains("stays owed") => Ok(()),
+        log => Err(log),
+    };
+    wait_for("a line about it", PATIENCE / 4, told).await.unwrap();
+}

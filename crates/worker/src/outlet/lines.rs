@@ -3,9 +3,11 @@
 //! It retries nothing. Writing may block for as long as it likes: it happens on a thread of its own.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use porchlight_device::Command;
+use porchlight_service::LogGate;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Undelivered;
@@ -20,6 +22,7 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 pub struct Lines {
     sender: mpsc::Sender<Line>,
     write_max: Duration,
+    log_gate: Arc<LogGate>,
 }
 
 #[derive(Debug)]
@@ -70,6 +73,7 @@ impl Lines {
         Ok(Self {
             sender,
             write_max: WRITE_MAX,
+            log_gate: Arc::default(),
         })
     }
 
@@ -82,13 +86,21 @@ impl Lines {
             self.sender.send(line).await.ok()?;
             answer.await.ok()
         };
-        let failed = |words: String| Err(Undelivered::Failed(words));
-        match tokio::time::timeout(self.write_max, writing).await {
-            Ok(Some(Ok(()))) => Ok(()),
-            Ok(Some(Err(kind))) => failed(format!("the output does not take lines: {kind}")),
-            Ok(None) => failed("the thread that writes is gone".to_owned()),
-            Err(_) => failed("the output did not take the line in time".to_owned()),
+        let words = match tokio::time::timeout(self.write_max, writing).await {
+            Ok(Some(Ok(()))) => return Ok(()),
+            Ok(Some(Err(kind))) => format!("the output does not take lines: {kind}"),
+            Ok(None) => "the thread that writes is gone".to_owned(),
+            Err(_) => "the output did not take the line in time".to_owned(),
+        };
+        // Nobody else notices when the program that reads has ended.
+        if let Some(suppressed) = self.log_gate.admit("lines") {
+            tracing::warn!(
+                error = words,
+                suppressed,
+                "a command could not be written; it stays owed"
+            );
         }
+        Err(Undelivered::Failed(words))
     }
 }
 
