@@ -25,7 +25,7 @@ pub(crate) use wire::{Fate, KeyedRow, LettersPage, REPLAY_COUNT_MAX, ReplayAnswe
 /// Looks at dead letters and sends them round again.
 ///
 /// A dead letter is an event that can never be applied as it is (poison), or that failed too often, or a command that
-/// no receiver took in time. It stays in porchlight.dead, byte for byte, until somebody replays or removes it.
+/// no receiver took in time. It stays in porchlight.dead, byte for byte, until somebody replays it.
 #[derive(clap::Args)]
 pub(crate) struct DeadArgs {
     #[command(subcommand)]

@@ -229,7 +229,7 @@ impl Carrier<'_> {
                 "there are {} dead letters, and at most {most} can be looked at in RabbitMQ; nothing was exported",
                 listed.ready
             ))
-            .advise("replay or drop some first: porchlight dead replay")),
+            .advise("replay some first: porchlight dead replay")),
             _ if listed.seen < listed.ready => Err(Failure::failed(
                 "somebody else takes dead letters meanwhile, so some were not seen; nothing was exported",
             )),

@@ -212,7 +212,7 @@ async fn here(end: &End) -> Result<HashSet<LetterKey>, Failure> {
             "{} dead letters are there, too many to see which of them the file brings again; nothing was imported",
             listed.ready
         ))
-        .advise("replay or drop some first, or --without-letters"));
+        .advise("replay some first, or --without-letters"));
     }
     Ok(known)
 }

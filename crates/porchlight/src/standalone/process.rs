@@ -169,7 +169,13 @@ impl Standalone {
             admin: admin_stop,
         } = self.tokens;
         let mut watched = tokio::spawn(admin::serve(self.admin_listener, self.admin, admin_stop.clone()));
-        let working = tokio::spawn(self.worker.run(worker_stop.clone()));
+        // Also when it panics: an edge that goes on answering 200 while nobody works would only hide that.
+        let ended = worker_stop.clone().drop_guard();
+        let worker = self.worker.run(worker_stop.clone());
+        let working = tokio::spawn(async move {
+            let _ended = ended;
+            worker.await
+        });
         let mut serving = std::pin::pin!(self.edge.serve(self.public, edge_stop.clone()));
         let drained = tokio::select! {
             // Whoever ends first takes the rest with it.
