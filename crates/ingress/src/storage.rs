@@ -221,8 +221,8 @@ fn reserve(until: Instant) -> Duration {
     SPOOL_RESERVE.min(until.saturating_duration_since(Instant::now()) / SPOOL_PART)
 }
 
-/// Whether the queue is at fault, so that the spool should have the event. A full window is only load: the spool
-/// would not carry more of it, and the order of events would suffer.
+/// Whether the spool should have the event. A window that stays full is among the reasons: a broker that takes messages
+/// and confirms none looks just like that until the connection is given up.
 fn is_away(error: QueueError) -> bool {
     match error {
         QueueError::Unavailable
@@ -231,8 +231,9 @@ fn is_away(error: QueueError) -> bool {
         | QueueError::Refused
         | QueueError::Returned
         | QueueError::TimedOut
+        | QueueError::WindowFull
         | QueueError::Disconnected => true,
-        QueueError::WindowFull | QueueError::Stopping => false,
+        QueueError::Stopping => false,
     }
 }
 

@@ -24,9 +24,21 @@ pub struct JournalConfig {
     /// Crashes that an event survives while it is in hand; the next one makes it a dead letter. `None`: any number, for a
     /// journal whose events nobody looks into, so that none of them can be what ends the process.
     pub returns_max: Option<u32>,
+    /// What its events are waiting for. A directory serves one purpose for ever.
+    pub purpose: Purpose,
     /// A stand-in for a full disk in tests: pages that the file may have. `None` in production.
     #[doc(hidden)]
     pub pages_max: Option<u32>,
+}
+
+/// What the events in a journal are waiting for. One that is opened for the other purpose is refused: the events of a
+/// spool belong to a broker, and a standalone that took them would hide them from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be worked on here.
+    Standalone,
+    /// To be handed over to a broker.
+    Spool,
 }
 
 /// Who opens a journal.
@@ -50,6 +62,7 @@ impl JournalConfig {
             retry_1m: Duration::from_secs(60),
             retry_10m: Duration::from_secs(600),
             returns_max: Some(20),
+            purpose: Purpose::Standalone,
             pages_max: None,
         }
     }

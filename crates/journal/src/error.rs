@@ -39,6 +39,14 @@ pub enum OpenError {
         /// What it is instead.
         found: &'static str,
     },
+    /// It is a journal with another purpose.
+    #[error("'{path}' is {found}; give this one a directory of its own")]
+    OtherPurpose {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
     /// It was written by a newer porchlight.
     #[error(
         "'{path}' has schema {found}, and this porchlight knows schemas up to {known}; run the newer one"

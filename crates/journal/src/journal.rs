@@ -80,7 +80,7 @@ impl Journal {
     pub fn open(config: JournalConfig, role: Role) -> Result<Self, OpenError> {
         let (opener, lock) = file::prepare(&config, role)?;
         let mut connection = opener.begin(Access::Write(role))?;
-        let empty = schema::recognise(&connection, &opener, role)?;
+        let empty = schema::recognise(&connection, &opener, config.purpose, role)?;
         if role == Role::Daemon {
             schema::check(&connection, &opener)?;
             if empty {
@@ -93,7 +93,7 @@ impl Journal {
         let mut ended_cleanly = true;
         if role == Role::Daemon {
             if empty {
-                schema::create(&mut connection).map_err(explain)?;
+                schema::create(&mut connection, config.purpose).map_err(explain)?;
             }
             file::mark_used(lock.as_ref(), &opener)?;
             ended_cleanly = schema::begin_life(&mut connection, &config).map_err(|error| match error {

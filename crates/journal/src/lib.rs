@@ -24,7 +24,7 @@ mod source_tests;
 mod work;
 mod writer;
 
-pub use config::{JournalConfig, Role};
+pub use config::{JournalConfig, Purpose, Role};
 pub use error::{JournalError, OpenError};
 pub use journal::{Journal, JournalStats};
 pub use ledger::{Ledger, LedgerConfig};

@@ -4,15 +4,16 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use crate::config::{JournalConfig, Role};
+use crate::config::{JournalConfig, Purpose, Role};
 use crate::error::{OpenError, WorkError};
 use crate::file::Opener;
 use crate::{ledger, queue};
 
 /// The newest schema; `PRAGMA user_version` of the file.
 const VERSION: i64 = 1;
-/// `PRAGMA application_id`, "PrLt": tells a journal from every other SQLite file.
-const APPLICATION: i64 = 0x5072_4c74;
+/// `PRAGMA application_id`, "PrLt" and "PrLs": tell a journal from every other SQLite file, and what it is for.
+const STANDALONE: i64 = 0x5072_4c74;
+const SPOOL: i64 = 0x5072_4c73;
 /// Facts about the journal itself: `clean_end` is 1 while nobody has it open that could crash; `bytes_max` is the limit of
 /// the daemon that opened it last, for whoever looks from outside.
 const OWN_TABLES: &str = "
@@ -27,17 +28,33 @@ const TABLES: [&str; 3] = [
 ];
 
 /// Refuses what is neither ours nor empty, and what is newer. True when the tables are still to be made.
-pub(crate) fn recognise(connection: &Connection, opener: &Opener, role: Role) -> Result<bool, OpenError> {
+pub(crate) fn recognise(
+    connection: &Connection,
+    opener: &Opener,
+    purpose: Purpose,
+    role: Role,
+) -> Result<bool, OpenError> {
     let path = || opener.path.clone();
     let number = |sql: &str| {
         let asked = connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         asked.map_err(|error| opener.explain(error))
     };
     let (version, application) = (number("PRAGMA user_version")?, number("PRAGMA application_id")?);
-    if application == APPLICATION && (1..=VERSION).contains(&version) {
+    let is_ours = application == STANDALONE || application == SPOOL;
+    if is_ours && application != number_of(purpose) {
+        return Err(OpenError::OtherPurpose {
+            path: path(),
+            found: if application == SPOOL {
+                "an ingress's spool"
+            } else {
+                "a standalone's data"
+            },
+        });
+    }
+    if is_ours && (1..=VERSION).contains(&version) {
         return Ok(false);
     }
-    if application == APPLICATION {
+    if is_ours {
         return Err(OpenError::Newer {
             path: path(),
             found: version,
@@ -56,18 +73,26 @@ pub(crate) fn recognise(connection: &Connection, opener: &Opener, role: Role) ->
     }
 }
 
+fn number_of(purpose: Purpose) -> i64 {
+    match purpose {
+        Purpose::Standalone => STANDALONE,
+        Purpose::Spool => SPOOL,
+    }
+}
+
 /// Makes the tables, all or none.
-pub(crate) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+pub(crate) fn create(connection: &mut Connection, purpose: Purpose) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for tables in TABLES {
         transaction.execute_batch(tables)?;
     }
-    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "application_id", number_of(purpose))?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }
 
-/// Charges what a crash had in hand, lets go of what the life before had claimed, and notes that from here on an end may be a crash. Whether the end before was clean.
+/// Charges what a crash had in hand, lets go of what the life before had claimed, and notes that from here on an end may
+/// be a crash. Whether the end before was clean.
 pub(crate) fn begin_life(connection: &mut Connection, config: &JournalConfig) -> Result<bool, WorkError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let clean: i64 =

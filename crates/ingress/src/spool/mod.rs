@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime};
 use porchlight_event::Envelope;
 use porchlight_event::queue::QueueState;
 use porchlight_journal::{
-    Journal, JournalConfig, JournalError, Limits, OpenError, Queue as Rows, Role, Source, SourceConfig,
+    Journal, JournalConfig, JournalError, Limits, OpenError, Purpose, Queue as Rows, Role, Source,
+    SourceConfig,
 };
 use porchlight_queue::Queue;
 use porchlight_service::{NotReady, Note};
@@ -94,6 +95,7 @@ impl Spool {
         config.bytes_max = settings.bytes_max;
         // Nothing here looks into an event, so that no event can be what ended the process.
         config.returns_max = None;
+        config.purpose = Purpose::Spool;
         let journal = Journal::open(config, Role::Daemon).map_err(|source| SpoolError {
             dir: settings.dir.clone(),
             source,

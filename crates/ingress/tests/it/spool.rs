@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use porchlight_ingress::settings::SpoolSettings;
 use porchlight_ingress::{Settings, Spool};
+use porchlight_journal::{Journal, JournalConfig, OpenError, Role};
 use porchlight_service::stop::Drained;
 use porchlight_testbed::http::{encode, get};
 use porchlight_testbed::{RabbitMq, Relay, wait_for};
@@ -347,6 +348,45 @@ fn open(directory: &Path) -> Result<Spool, String> {
     };
     let words = |error: &dyn std::error::Error| format!("{error}: {}", error.source().unwrap());
     Spool::open(&settings).map_err(|error| words(&error))
+}
+
+#[tokio::test]
+async fn events_beyond_a_full_window_are_kept_while_the_broker_confirms_none() {
+    let stand = Stand::new().await;
+    let ingress = stand.start_changed(&["--publish-window", "1"], |_| {}).await;
+    is_at_rest(&ingress).await;
+    stand.relay.stall();
+    let (first, second, third) = (event(0), event(1), event(2));
+    tokio::join!(
+        is_stored(&ingress, &first),
+        is_stored(&ingress, &second),
+        is_stored(&ingress, &third)
+    );
+    ingress.counts("porchlight_ingress_spool_events 3").await;
+    stand.relay.pass();
+    is_at_rest(&ingress).await;
+}
+
+#[tokio::test]
+async fn a_directory_of_a_standalone_is_no_spool_and_the_other_way_round() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = JournalConfig::new(directory.path());
+    Journal::open(config, Role::Daemon).unwrap().close(SOON).await;
+    let refused = open(directory.path()).unwrap_err();
+    assert!(refused.contains("is a standalone's data"), "{refused}");
+
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()).unwrap());
+    for role in [Role::Daemon, Role::Tool] {
+        let refused = wait_for("the lock to be let go", SOON, async || {
+            match Journal::open(JournalConfig::new(directory.path()), role) {
+                Err(OpenError::InUse { .. }) => Err("in use".to_owned()),
+                other => Ok(other.unwrap_err().to_string()),
+            }
+        });
+        let refused = refused.await.unwrap();
+        assert!(refused.contains("is an ingress's spool"), "{refused}");
+    }
 }
 
 #[tokio::test]

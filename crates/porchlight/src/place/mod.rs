@@ -277,7 +277,7 @@ pub(crate) fn refused(path: &Path, error: &OpenError) -> Failure {
                 "name the directory that `porchlight standalone` has as --data-dir, or start one there first",
             )
         }
-        OpenError::Foreign { .. } | OpenError::Newer { .. } => {
+        OpenError::Foreign { .. } | OpenError::OtherPurpose { .. } | OpenError::Newer { .. } => {
             Failure::usage("PORCHLIGHT_DATA_DIR (--data-dir)").because(error)
         }
         OpenError::Path { .. } | OpenError::Sqlite { .. } => {
