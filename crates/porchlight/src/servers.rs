@@ -21,10 +21,10 @@ const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Where RabbitMQ is.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct AmqpArgs {
-    /// RabbitMQ; several addresses, comma-separated, are tried in turn [default:
-    /// amqp://guest:guest@127.0.0.1:5672/%2f]
     #[arg(
         long,
+        help = "RabbitMQ; several addresses, comma-separated, are tried in turn [default: \
+                amqp://guest:guest@127.0.0.1:5672/%2f]",
         value_name = "URL",
         env = "PORCHLIGHT_AMQP_URL",
         hide_env_values = true,
