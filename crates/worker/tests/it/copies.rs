@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use porchlight_broker::topology;
 use porchlight_testbed::redis::Fsync;
-use porchlight_testbed::{RabbitMq, Redis};
+use porchlight_testbed::{RabbitMq, Redis, wait_for};
 use porchlight_worker::WorkSettings;
 
 use crate::harness::{Form, PATIENCE, Setup, body, now_ms};
@@ -107,7 +107,11 @@ async fn poison_waits_for_a_broker_that_has_blocked_publishing() {
     node.set_memory_alarm(true).await.unwrap();
     let worker = bench.worker().await;
     worker.wait_sum("porchlight_worker_held_tries_total", 1.0).await;
-    assert_eq!(bench.queue_of(topology::EVENTS).await.unwrap().unacked, 5);
+    let in_hand = wait_for("all of them in hand", PATIENCE, async || {
+        let queue = bench.queue_of(topology::EVENTS).await?;
+        if queue.unacked == 5 { Ok(()) } else { Err(format!("{queue:?}")) }
+    });
+    in_hand.await.unwrap();
     assert_eq!(bench.queue_of(topology::DEAD).await.unwrap().ready, 0);
     node.set_memory_alarm(false).await.unwrap();
     assert!(
