@@ -109,7 +109,11 @@ async fn poison_waits_for_a_broker_that_has_blocked_publishing() {
     worker.wait_sum("porchlight_worker_held_tries_total", 1.0).await;
     let in_hand = wait_for("all of them in hand", PATIENCE, async || {
         let queue = bench.queue_of(topology::EVENTS).await?;
-        if queue.unacked == 5 { Ok(()) } else { Err(format!("{queue:?}")) }
+        if queue.unacked == 5 {
+            Ok(())
+        } else {
+            Err(format!("{queue:?}"))
+        }
     });
     in_hand.await.unwrap();
     assert_eq!(bench.queue_of(topology::DEAD).await.unwrap().ready, 0);
