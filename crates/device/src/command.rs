@@ -4,8 +4,9 @@
 //! by whomever and after whatever crash, a receiver that remembers identities acts once.
 
 use crate::{News, Operation, State};
+use porchlight_event::TraceParent;
 use porchlight_event::ids::hash_parts;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -23,6 +24,8 @@ pub enum Action {
 }
 
 /// The event that a command is owed to; for an operation registered on an offline device, the registration.
+///
+/// As JSON it is what ledgers and exports keep. What is sent of it is in [`Command::body`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// `data.id`.
@@ -34,6 +37,9 @@ pub struct Cause {
     pub kind: String,
     /// When it happened, in milliseconds since the epoch.
     pub timestamp: i64,
+    /// Where in a trace it was worked on.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "readable_trace")]
+    pub traceparent: Option<TraceParent>,
 }
 
 /// One owed command.
@@ -93,6 +99,7 @@ impl Cause {
             request_id: news.request_id.clone(),
             kind: news.event_type.clone(),
             timestamp: news.timestamp_ms,
+            traceparent: news.traceparent.clone(),
         }
     }
 }
@@ -180,7 +187,7 @@ impl Command {
         format!("{}.{}", self.action.code(), self.kind)
     }
 
-    /// The JSON body in which it is sent.
+    /// The JSON body in which it is sent. Its place in a trace is not in there: headers carry that.
     pub fn body(&self) -> Vec<u8> {
         let params = RawValue::from_string(self.params.clone()).unwrap_or_else(|_| RawValue::NULL.to_owned());
         let wire = WireCommand {
@@ -194,7 +201,7 @@ impl Command {
             },
             device_id: &self.device_id,
             account_id: self.account_id.as_deref(),
-            cause: &self.cause,
+            cause: WireCause::of(&self.cause),
             issued_at: &iso_milliseconds(self.issued_at_ms),
         };
         serde_json::to_vec(&wire).expect("strings, integers and raw JSON always serialise")
@@ -228,6 +235,23 @@ impl Command {
     }
 }
 
+impl<'a> WireCause<'a> {
+    fn of(cause: &'a Cause) -> Self {
+        Self {
+            event_id: &cause.event_id,
+            request_id: cause.request_id.as_deref(),
+            kind: &cause.kind,
+            timestamp: cause.timestamp,
+        }
+    }
+}
+
+/// A trace that cannot be read is none: a command must not be lost for it.
+fn readable_trace<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TraceParent>, D::Error> {
+    let kept = serde_json::Value::deserialize(from)?;
+    Ok(kept.as_str().and_then(TraceParent::parse))
+}
+
 /// ISO 8601 in UTC with milliseconds; the epoch for what no calendar holds.
 pub fn iso_milliseconds(ms: i64) -> String {
     let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
@@ -245,8 +269,17 @@ struct WireCommand<'a> {
     operation: WireOperation<'a>,
     device_id: &'a str,
     account_id: Option<&'a str>,
-    cause: &'a Cause,
+    cause: WireCause<'a>,
     issued_at: &'a str,
+}
+
+#[derive(Serialize)]
+struct WireCause<'a> {
+    event_id: &'a str,
+    request_id: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    timestamp: i64,
 }
 
 #[derive(Serialize)]
@@ -311,14 +344,32 @@ mod tests {
                 request_id: None,
                 kind: "device_online".to_owned(),
                 timestamp: 1_771_025_567_000,
+                traceparent: None,
             },
             issued_at_ms: 1_771_025_571_300,
         }
     }
 
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_cause_keeps_its_trace_and_one_that_cannot_be_read_is_none() {
+        let mut cause = command().cause;
+        let bare = serde_json::to_string(&cause).unwrap();
+        assert!(!bare.contains("traceparent"), "{bare}");
+        cause.traceparent = TraceParent::parse(TRACE);
+        let kept = serde_json::to_string(&cause).unwrap();
+        assert_eq!(serde_json::from_str::<Cause>(&kept).unwrap(), cause);
+        cause.traceparent = None;
+        for odd in [bare, kept.replace(TRACE, "00-x"), kept.replace(&format!("\"{TRACE}\""), "[7]")] {
+            assert_eq!(serde_json::from_str::<Cause>(&odd).unwrap(), cause, "{odd}");
+        }
+    }
+
     #[test]
     fn the_body_has_the_promised_form() {
-        let command = command();
+        let mut command = command();
+        command.cause.traceparent = TraceParent::parse(TRACE);
         let body: serde_json::Value = serde_json::from_slice(&command.body()).unwrap();
         let wanted = serde_json::json!({
             "id": command.id(), "action": "resume", "generation": 3,
@@ -331,6 +382,7 @@ mod tests {
         assert_eq!(command.routing_key(), "resume.snapshot");
         assert_eq!(iso_milliseconds(i64::MAX), "1970-01-01T00:00:00.000Z");
     }
+
     #[test]
     fn a_body_reads_back_to_the_last_digit() {
         let large = Command {

@@ -152,6 +152,7 @@ impl Device {
             request_id: None,
             kind: "registration".to_owned(),
             timestamp: now_ms,
+            traceparent: None,
         };
         let command = action.map(|action| self.owe(action, &operation, &cause, now_ms));
         self.operations.insert(operation.id.clone(), operation);

@@ -35,6 +35,7 @@ impl Cause {
             request_id: None,
             kind: IMPORT.to_owned(),
             timestamp: now_ms,
+            traceparent: None,
         }
     }
 }
@@ -194,6 +195,7 @@ pub fn account_news(account_id: &str, now_ms: i64) -> News {
         account_id: Some(account_id.to_owned()),
         identity_mark: 0,
         request_mark: None,
+        traceparent: None,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::Order;
 use porchlight_event::ids::hash_parts;
-use porchlight_event::{EventType, RingEvent};
+use porchlight_event::{EventType, RingEvent, TraceParent};
 
 /// How far ahead of our clock an event may be, in milliseconds: one device with a wrong clock would otherwise
 /// freeze its own status until that time comes. Five minutes is more than honest clocks differ.
@@ -77,6 +77,8 @@ pub struct News {
     pub identity_mark: i64,
     /// Mark of `(subject, request id)`.
     pub request_mark: Option<i64>,
+    /// Where in a trace it is worked on. It decides nothing, and is no part of what the event is.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// Why an event cannot be taken by the ledger, ever.
@@ -162,6 +164,7 @@ impl News {
             request_id: event.request_id.clone(),
             account_id,
             subject,
+            traceparent: None,
         })
     }
 

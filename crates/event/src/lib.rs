@@ -11,11 +11,13 @@ pub mod ring_event;
 pub mod sample;
 pub mod signature;
 pub mod standard_webhooks;
+pub mod trace;
 
 pub use envelope::Envelope;
 pub use ring_event::{EventType, ParseError, RingEvent};
 pub use signature::{KeyError, Refusal, SigningKey, SigningKeys, Verifier};
 pub use standard_webhooks::WebhookSecrets;
+pub use trace::TraceParent;
 
 #[cfg(test)]
 mod vectors;

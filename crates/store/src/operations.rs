@@ -45,6 +45,7 @@ impl Store {
             request_id: None,
             kind: "registration".to_owned(),
             timestamp: now_ms,
+            traceparent: None,
         };
         let mut registers = None;
         for _ in 0..ROUNDS_MAX {

@@ -225,5 +225,6 @@ fn news_of(entry: &HistoryEntry, device_id: &str) -> Option<News> {
         account_id: None,
         identity_mark: 0,
         request_mark: None,
+        traceparent: None,
     })
 }

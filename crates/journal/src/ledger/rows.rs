@@ -10,6 +10,7 @@ use porchlight_device::view::{DeviceSummary, HISTORY_ENTRIES_MAX, HistoryEntry};
 use porchlight_device::{
     AccountRegisters, Action, Cause, Command, Device, Operation, Order, Outcome, Reason, Status,
 };
+use porchlight_event::TraceParent;
 
 use super::pack::{Packer, Unpacker};
 
@@ -231,6 +232,10 @@ pub(super) fn pack_command(command: &Command) -> Vec<u8> {
     packer.text(&command.cause.kind);
     packer.signed(command.cause.timestamp);
     packer.signed(command.issued_at_ms);
+    // Left out where there is none: such a row is as it always was.
+    if let Some(traceparent) = &command.cause.traceparent {
+        packer.text(traceparent.as_str());
+    }
     packer.bytes
 }
 
@@ -239,7 +244,7 @@ pub(super) fn unpack_command(body: &[u8]) -> Option<Command> {
     if read.byte()? != VERSION {
         return None;
     }
-    Some(Command {
+    let mut command = Command {
         action: pick(&Action::ALL, read.byte()?)?,
         generation: read.number()?,
         operation_id: read.text()?.to_owned(),
@@ -252,9 +257,12 @@ pub(super) fn unpack_command(body: &[u8]) -> Option<Command> {
             request_id: read.maybe(Unpacker::text)?.map(str::to_owned),
             kind: read.text()?.to_owned(),
             timestamp: read.signed()?,
+            traceparent: None,
         },
         issued_at_ms: read.signed()?,
-    })
+    };
+    command.cause.traceparent = read.text().and_then(TraceParent::parse);
+    Some(command)
 }
 
 fn pack_line(line: &Line, device_id: &str) -> Vec<u8> {

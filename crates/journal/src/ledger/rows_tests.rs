@@ -151,6 +151,13 @@ fn operations_commands_and_accounts_read_back() {
         Command {
             account_id: None,
             generation: u64::MAX,
+            ..command.clone()
+        },
+        Command {
+            cause: Cause {
+                traceparent: TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+                ..command.cause.clone()
+            },
             ..command
         },
     ] {

@@ -8,6 +8,7 @@ use porchlight_device::merge::IMPORT;
 use porchlight_device::model::Ledger as Model;
 use porchlight_device::view::HISTORY_ENTRIES_MAX;
 use porchlight_device::{Command, Device, News, Outcome, Registration, Status};
+use porchlight_event::TraceParent;
 use porchlight_ledger::{Ledger, RegisterError};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -90,7 +91,7 @@ fn event() -> impl Strategy<Value = Step> {
                 .as_deref()
                 .or(Some("acct").filter(|_| event_type.starts_with("app_")));
             let request_id = request.as_deref();
-            let news = Event {
+            let mut news = Event {
                 event_type,
                 device_id: &device_id,
                 account_id,
@@ -98,6 +99,9 @@ fn event() -> impl Strategy<Value = Step> {
                 request_id,
             }
             .news();
+            // What is owed keeps it; now and then there is none.
+            let trace = at.unsigned_abs() % 5;
+            news.traceparent = TraceParent::parse(&format!("00-{:032x}-{trace:016x}-01", 7));
             Step::Take(news)
         },
     )

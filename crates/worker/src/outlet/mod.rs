@@ -121,6 +121,7 @@ pub(crate) mod tests {
                 request_id: None,
                 kind: "device_online".to_owned(),
                 timestamp: 1,
+                traceparent: None,
             },
             issued_at_ms: 2,
         }
