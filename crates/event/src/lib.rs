@@ -2,12 +2,14 @@
 //!
 //! Pure by design: no I/O, no async, no clock. The time is always a value that the caller passes in.
 
+pub mod diagnosis;
 pub mod envelope;
 pub mod ids;
 mod loose;
 pub mod queue;
 pub mod replay;
 pub mod ring_event;
+pub mod ring_schedule;
 pub mod sample;
 pub mod signature;
 pub mod standard_webhooks;

@@ -20,6 +20,17 @@ const PREFIX: &[u8] = b"sha256=";
 pub struct SigningKey {
     name: String,
     keyed: Hmac<Sha256>,
+    /// The same for what the key may have been meant to be.
+    slips: Vec<(KeySlip, Hmac<Sha256>)>,
+}
+
+/// How a key may differ from the one it was meant to be, by a slip of whoever copied it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeySlip {
+    /// White space at its end.
+    Ending,
+    /// Quotation marks around it.
+    Quoted,
 }
 
 /// All keys that are accepted at this moment; at least one.
@@ -76,10 +87,13 @@ pub enum KeyError {
 impl SigningKey {
     /// A key from its name and the UTF-8 bytes Ring's portal shows.
     pub fn new(name: impl Into<String>, key: &[u8]) -> Self {
-        let keyed = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
+        let endings: [&[u8]; 3] = [b"\n", b"\r\n", b" "];
+        let ended = endings.map(|ending| (KeySlip::Ending, keyed(&[key, ending].concat())));
+        let unquoted = unquoted(key).map(|bare| (KeySlip::Quoted, keyed(bare)));
         Self {
             name: name.into(),
-            keyed,
+            keyed: keyed(key),
+            slips: ended.into_iter().chain(unquoted).collect(),
         }
     }
 
@@ -94,6 +108,41 @@ impl SigningKey {
         mac.update(body);
         format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
     }
+
+    /// Whether both are the same key, whatever their names.
+    pub fn is_same_key(&self, other: &Self) -> bool {
+        let digest = other.keyed.clone().finalize().into_bytes();
+        self.keyed.clone().verify_slice(&digest).is_ok()
+    }
+
+    /// Whether this key gives `digest` for a body in these pieces.
+    pub(crate) fn gives(&self, digest: &[u8; DIGEST_BYTES], pieces: &[&[u8]]) -> bool {
+        gives(&self.keyed, digest, pieces)
+    }
+
+    /// The slip without which this key would give `digest`.
+    pub(crate) fn slip_giving(&self, digest: &[u8; DIGEST_BYTES], body: &[u8]) -> Option<KeySlip> {
+        let slip = self.slips.iter().find(|(_, keyed)| gives(keyed, digest, &[body]));
+        slip.map(|(slip, _)| *slip)
+    }
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length")
+}
+
+fn gives(keyed: &Hmac<Sha256>, digest: &[u8; DIGEST_BYTES], pieces: &[&[u8]]) -> bool {
+    let mut mac = keyed.clone();
+    for piece in pieces {
+        mac.update(piece);
+    }
+    mac.verify_slice(digest).is_ok()
+}
+
+/// What stands between two quotation marks of one kind, if the key is written so.
+fn unquoted(key: &[u8]) -> Option<&[u8]> {
+    let bare = |mark: u8| key.strip_prefix(&[mark])?.strip_suffix(&[mark]);
+    bare(b'"').or_else(|| bare(b'\''))
 }
 
 /// Shows the name only.
