@@ -69,6 +69,7 @@ pub async fn run(
     let shown = Admin {
         ready: edge.ready(stop.clone()),
         metrics: Arc::new(metrics),
+        pages: Vec::new(),
         api: None,
         token: settings.admin_token,
         limits: AdminLimits::default(),

@@ -37,6 +37,9 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// be spawned.
 pub type ApiFn = Arc<dyn Fn(ApiRequest) -> BoxFuture<ApiResponse> + Send + Sync>;
 
+/// Makes what a [`Page`] shows. Called at each request; it must not block.
+pub type PageFn = Arc<dyn Fn() -> ApiResponse + Send + Sync>;
+
 /// One part of so many of the places for connections is not left to idle ones: health checks must find a place.
 const SPARE_PART: usize = 4;
 /// How long open requests get when the listener stops.
@@ -78,6 +81,15 @@ pub struct AdminLimits {
     pub idle_timeout: Duration,
 }
 
+/// Something that anybody who reaches the listener may read, as `/readyz` is; so nothing secret is on it.
+#[derive(Clone)]
+pub struct Page {
+    /// Where, beginning with a slash; none of the listener's own paths.
+    pub path: &'static str,
+    /// What.
+    pub show: PageFn,
+}
+
 /// What the admin listener shows.
 #[derive(Clone)]
 pub struct Admin {
@@ -85,6 +97,8 @@ pub struct Admin {
     pub ready: ReadyFn,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
+    /// What the daemon shows besides, without a token.
+    pub pages: Vec<Page>,
     /// The control API, in a daemon that has one.
     pub api: Option<ApiFn>,
     /// The API's token; without one the API is off.
@@ -244,7 +258,8 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
     if path == "/v1" || path.starts_with("/v1/") {
         return call_api(admin, request).await;
     }
-    let known = matches!(path, "/livez" | "/readyz" | "/metrics");
+    let page = admin.pages.iter().find(|page| page.path == path);
+    let known = page.is_some() || matches!(path, "/livez" | "/readyz" | "/metrics");
     if known && !matches!(*request.method(), Method::GET | Method::HEAD) {
         return method_not_allowed("GET, HEAD");
     }
@@ -262,7 +277,7 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
             let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
             http::with_type(StatusCode::OK, kind, admin.metrics.encode().into())
         }
-        _ => not_found(),
+        _ => page.map_or_else(not_found, |page| (page.show)().0),
     }
 }
 
@@ -409,6 +424,7 @@ mod tests {
         let admin = Admin {
             ready: Arc::new(Readiness::default),
             metrics: Arc::new(Metrics::new("0", "test")),
+            pages: Vec::new(),
             api: None,
             token: None,
             limits,

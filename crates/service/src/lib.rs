@@ -15,7 +15,7 @@ pub mod settings;
 pub mod stop;
 pub mod telemetry;
 
-pub use admin::{Admin, AdminLimits, ApiFn, ApiRequest, ApiResponse, BoxFuture};
+pub use admin::{Admin, AdminLimits, ApiFn, ApiRequest, ApiResponse, BoxFuture, Page, PageFn};
 pub use log_gate::LogGate;
 pub use metrics::Metrics;
 pub use readiness::{NotReady, Note, Readiness, ReadyFn};

@@ -61,6 +61,7 @@ pub async fn run(
     let shown = Admin {
         ready: worker.ready(),
         metrics: Arc::new(metrics),
+        pages: Vec::new(),
         api: Some(worker.api()),
         token: config.admin_token,
         limits: AdminLimits::default(),

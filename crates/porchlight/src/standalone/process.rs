@@ -115,6 +115,7 @@ impl Standalone {
         let admin = Admin {
             ready: Arc::new(move || public_ready().merge(worker_ready())),
             metrics: Arc::new(metrics),
+            pages: Vec::new(),
             api: Some(super::api::with_own_calls(&journal, worker.api())),
             token: admin_token,
             limits: AdminLimits::default(),

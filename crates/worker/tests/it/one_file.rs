@@ -90,6 +90,7 @@ impl Form for OneFile {
             let shown = Admin {
                 ready: worker.ready(),
                 metrics: Arc::new(metrics),
+                pages: Vec::new(),
                 api: Some(worker.api()),
                 token: setup.token,
                 limits: AdminLimits::default(),
