@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::{metadata, none, root};
 
 /// Which crates of ours each of our crates may depend on, in the code it ships.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("porchlight-event", &[]),
     ("porchlight-device", &["porchlight-event"]),
     ("porchlight-service", &[]),
+    ("porchlight-management", &["porchlight-service"]),
     ("porchlight-broker", &["porchlight-event"]),
     ("porchlight-store", &["porchlight-device", "porchlight-event"]),
     ("porchlight-journal", &["porchlight-device", "porchlight-event"]),
@@ -60,6 +61,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
             "porchlight-ingress",
             "porchlight-journal",
             "porchlight-ledger",
+            "porchlight-management",
             "porchlight-queue",
             "porchlight-service",
             "porchlight-store",
@@ -70,7 +72,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
 ];
 
 /// What must not be linked into a crate, not even through others.
-const MUST_NOT_REACH: [(&str, &[&str]); 7] = [
+const MUST_NOT_REACH: [(&str, &[&str]); 8] = [
     (
         "porchlight-event",
         &["tokio", "hyper", "lapin", "redis", "tracing"],
@@ -80,6 +82,7 @@ const MUST_NOT_REACH: [(&str, &[&str]); 7] = [
         &["tokio", "hyper", "lapin", "redis", "tracing"],
     ),
     ("porchlight-service", &["lapin", "redis", "deadpool-redis"]),
+    ("porchlight-management", &["lapin", "redis", "deadpool-redis"]),
     ("porchlight-broker", &["redis", "deadpool-redis", "hyper"]),
     ("porchlight-store", &["lapin", "hyper"]),
     (

@@ -125,6 +125,7 @@ mod tests {
         Answer {
             status: porchlight_service::client::StatusCode::from_u16(status).unwrap(),
             body: Bytes::from_static(body.as_bytes()),
+            date: None,
         }
     }
 

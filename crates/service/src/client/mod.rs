@@ -6,7 +6,7 @@ mod target;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -64,6 +64,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// The body.
     pub body: Bytes,
+    /// What the server's clock says, to the second, where it tells (the header `Date`).
+    pub date: Option<SystemTime>,
 }
 
 /// Why there is no answer.
@@ -142,11 +144,11 @@ impl Client {
     ) -> Result<Answer, SendError> {
         let exchange = async {
             let (answer, sender) = self.exchange(self.request(method, path, headers, body)?).await?;
-            let status = answer.status();
+            let (status, date) = (answer.status(), clock_of(&answer));
             let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|_| SendError::Answer)?.to_bytes();
             self.keep(sender);
-            Ok(Answer { status, body })
+            Ok(Answer { status, body, date })
         };
         self.within_deadline(exchange).await
     }
@@ -279,6 +281,11 @@ impl Client {
             .map_err(|error| SendError::Tls(target.address(), error))?;
         handshake(stream).await
     }
+}
+
+fn clock_of<B>(answer: &Response<B>) -> Option<SystemTime> {
+    let date = answer.headers().get("date")?.to_str().ok()?;
+    httpdate::parse_http_date(date).ok()
 }
 
 async fn handshake(

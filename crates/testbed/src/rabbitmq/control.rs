@@ -55,6 +55,17 @@ impl RabbitMq {
         self.shell.ask(&process, expression).await
     }
 
+    /// Starts the management plugin, now and at every later start.
+    pub(super) async fn enable_management(&self) -> Result<(), ControlError> {
+        self.eval(
+            "File = os:getenv(\"RABBITMQ_ENABLED_PLUGINS_FILE\"), \
+             ok = file:write_file(File, \"[rabbitmq_management].\\n\"), \
+             case rabbit_plugins:ensure(File) of {ok, _, _} -> [] end",
+        )
+        .await
+        .map(drop)
+    }
+
     /// Makes a fresh virtual host that `guest` may use, and returns its name.
     ///
     /// # Errors

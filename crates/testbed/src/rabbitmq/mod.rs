@@ -1,7 +1,8 @@
 //! A private RabbitMQ node: own ports, own directory, own cookie, own port mapper; killed, frozen and restarted at will.
 //!
-//! It does not use the management plugin: what a test asks of the broker goes to the node's own Erlang shell (see
-//! `shell`), which halves the start and answers in milliseconds. It knows no queue of ours.
+//! It does not start the management plugin: what a test asks of the broker goes to the node's own Erlang shell (see
+//! `shell`), which halves the start and answers in milliseconds. The plugin is there for tests of what uses it
+//! ([`RabbitMq::management_url`]). It knows no queue of ours.
 
 mod control;
 mod port_mapper;
@@ -36,6 +37,8 @@ const MEMORY_BYTES_MAX: u64 = 4_000_000_000;
 const DISK_FREE_BYTES_MIN: u64 = 50_000_000;
 /// Size of the quorum queues' log before it is cut into segments; the default, 512 MB, is for large machines.
 const LOG_BYTES_MAX: u64 = 64_000_000;
+/// How often figures are gathered for the management plugin, where it runs; the default, 5 s, is a long wait in a test.
+const GATHERING_MS: u32 = 500;
 /// Where packages put the start script that replaces itself by the node.
 const SCRIPTS: [&str; 3] = [
     "/usr/lib/rabbitmq/bin/rabbitmq-server",
@@ -53,6 +56,8 @@ pub struct RabbitMq {
     node_name: String,
     port: u16,
     dist_port: u16,
+    management_port: u16,
+    management: OnceCell<()>,
     // Before the directory: the process must be gone when the data are removed.
     process: Mutex<Option<Arc<Process>>>,
     frozen: AtomicBool,
@@ -100,9 +105,13 @@ impl RabbitMq {
         let script = script.ok_or_else(missing)?;
         let directory = folder("rabbitmq")?;
         let path = directory.path();
-        let (port, dist_port) = (free_port(), free_port());
+        let (port, dist_port, management_port) = (free_port(), free_port(), free_port());
         let node_name = format!("porchlight-{}-{port}@localhost", std::process::id());
-        write_file("rabbitmq", &path.join("rabbitmq.config"), &configuration(port))?;
+        write_file(
+            "rabbitmq",
+            &path.join("rabbitmq.config"),
+            &configuration(port, management_port),
+        )?;
         write_file("rabbitmq", &path.join("enabled_plugins"), "[].\n")?;
         let shell = shell::Shell::new(path);
         Ok(Self {
@@ -110,6 +119,8 @@ impl RabbitMq {
             node_name,
             port,
             dist_port,
+            management_port,
+            management: OnceCell::new(),
             process: Mutex::new(None),
             frozen: AtomicBool::new(false),
             shell,
@@ -224,6 +235,19 @@ impl RabbitMq {
         )
     }
 
+    /// The URL of the management API, with name and password. The plugin is started by the first who asks, within a
+    /// second, and is there after every later start, too.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn management_url(&self) -> Result<String, ControlError> {
+        // Two at once get into each other's way.
+        self.management
+            .get_or_try_init(|| self.enable_management())
+            .await?;
+        Ok(format!("http://guest:guest@127.0.0.1:{}", self.management_port))
+    }
+
     /// A name for a virtual host that this process has not used before.
     fn vhost_name() -> String {
         format!("test-{}", VHOSTS.fetch_add(1, Ordering::Relaxed))
@@ -279,12 +303,13 @@ impl RabbitMq {
 }
 
 /// In Erlang's own terms, not the newer format, whose schemas cost another second to load.
-fn configuration(port: u16) -> String {
+fn configuration(port: u16, management_port: u16) -> String {
     format!(
         "[{{rabbit, [{{tcp_listeners, [{{\"127.0.0.1\", {port}}}]}}, {{heartbeat, 10}},\n\
          \x20 {{vm_memory_high_watermark, {{absolute, {MEMORY_BYTES_MAX}}}}},\n\
-         \x20 {{disk_free_limit, {DISK_FREE_BYTES_MIN}}},\n\
+         \x20 {{disk_free_limit, {DISK_FREE_BYTES_MIN}}}, {{collect_statistics_interval, {GATHERING_MS}}},\n\
          \x20 {{log, [{{console, [{{enabled, true}}, {{level, info}}]}}, {{file, [{{file, false}}]}}]}}]}},\n\
+         \x20{{rabbitmq_management, [{{tcp_config, [{{ip, \"127.0.0.1\"}}, {{port, {management_port}}}]}}]}},\n\
          \x20{{ra, [{{wal_max_size_bytes, {LOG_BYTES_MAX}}}]}}].\n"
     )
 }
