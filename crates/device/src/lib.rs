@@ -23,6 +23,7 @@ pub mod operation;
 pub mod order;
 pub mod outcome;
 pub mod place;
+pub mod predict;
 pub mod records;
 pub mod view;
 
@@ -34,3 +35,4 @@ pub use operation::{Operation, Registration, RegistrationError, State};
 pub use order::Order;
 pub use outcome::{Decision, Outcome, Reason, Status};
 pub use place::Place;
+pub use predict::{ActionCounts, Prediction};

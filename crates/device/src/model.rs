@@ -5,6 +5,7 @@
 
 use crate::command::OweAgain;
 use crate::merge;
+use crate::predict::{self, Prediction};
 use crate::records::{self, Line, Records};
 use crate::{AccountRegisters, Command, Decision, Device, News, Registration, RegistrationError, Subject};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,18 @@ impl Ledger {
     pub fn apply(&mut self, news: &News, now_ms: i64) -> Decision {
         let Ok(decision) = records::apply(self, news, now_ms);
         decision
+    }
+
+    /// What [`Ledger::apply`] would answer. Nothing changes.
+    pub fn predict(&mut self, news: &News, now_ms: i64) -> Prediction {
+        let Ok(prediction) = predict::predict(self, news, now_ms);
+        prediction
+    }
+
+    /// What [`Ledger::owe_again`] would answer. Nothing changes.
+    pub fn predict_owe_again(&mut self, command: &Command, now_ms: i64) -> OweAgain {
+        let Ok(again) = predict::predict_owe_again(self, command, now_ms);
+        again
     }
 
     /// Registers an operation on a device.

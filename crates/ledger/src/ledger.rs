@@ -215,7 +215,7 @@ impl Ledger {
     }
 }
 
-fn each<T, E>(results: Vec<Result<T, E>>) -> Vec<Result<T, LedgerError>>
+pub(crate) fn each<T, E>(results: Vec<Result<T, E>>) -> Vec<Result<T, LedgerError>>
 where
     LedgerError: From<E>,
 {

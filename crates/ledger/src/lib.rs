@@ -7,5 +7,6 @@ mod carry;
 mod error;
 mod ledger;
 
+mod predict;
 pub use error::{LedgerError, PageError, RegisterError};
 pub use ledger::Ledger;

@@ -5,8 +5,8 @@
 use crate::keys::{Partition, Place};
 use crate::script::{Call, Script};
 use crate::{Store, StoreError, record, reply};
-use porchlight_device::Command;
 use porchlight_device::ledger::Spread;
+use porchlight_device::{ActionCounts, Command};
 use redis::Value;
 
 /// Devices told in one round trip.
@@ -36,6 +36,13 @@ pub(crate) struct Note {
     timestamp: String,
     history: String,
     due_ms: i64,
+}
+
+/// The devices that are entered at an account, page by page.
+struct DevicePages {
+    account: Place,
+    /// Where the next page begins; none after the last.
+    from: Option<String>,
 }
 
 impl Registers {
@@ -78,6 +85,34 @@ impl Note {
     }
 }
 
+impl DevicePages {
+    fn of(account: Place) -> Self {
+        Self {
+            account,
+            from: Some("-".to_owned()),
+        }
+    }
+
+    async fn next(&mut self, store: &Store, shard: usize) -> Result<Option<Vec<Place>>, StoreError> {
+        let Some(from) = self.from.take() else {
+            return Ok(None);
+        };
+        let page = Call::plain("ZRANGEBYLEX")
+            .arg(self.account.devices_of_account())
+            .arg(from)
+            .arg("+");
+        let page = store
+            .run_one(shard, page.arg("LIMIT").arg(0).arg(PAGE_DEVICES))
+            .await?;
+        let members = reply::texts(page)?;
+        let full = members.len() == PAGE_DEVICES;
+        self.from = members.last().filter(|_| full).map(|last| format!("({last}"));
+        let odd = StoreError::Unreadable("a device of an account");
+        let places = members.iter().map(|member| Place::from_member(member));
+        places.collect::<Option<Vec<_>>>().ok_or(odd).map(Some)
+    }
+}
+
 impl Store {
     /// Enters each device among those of its account and gives the account's registers, in one round trip.
     pub(crate) async fn touch_accounts(
@@ -85,13 +120,37 @@ impl Store {
         shard: usize,
         wanted: Vec<(Place, String)>,
     ) -> Vec<Result<Registers, StoreError>> {
-        let touch = |(device, account_id): &(Place, String)| {
-            let account = Place::of(account_id);
+        let touch = |device: &Place, account: &Place| {
             Script::AccountTouch
                 .call(&[account.account(), account.devices_of_account()])
                 .arg(device.member())
         };
-        let answers = self.run(shard, wanted.iter().map(touch).collect()).await;
+        self.registers(shard, wanted, touch).await
+    }
+
+    /// Gives the registers of each account, and enters no device there.
+    pub(crate) async fn look_at_accounts(
+        &self,
+        shard: usize,
+        wanted: Vec<(Place, String)>,
+    ) -> Vec<Result<Registers, StoreError>> {
+        let look = |_: &Place, account: &Place| {
+            let call = Call::plain("HMGET").arg(account.account());
+            call.arg("added").arg("removed")
+        };
+        self.registers(shard, wanted, look).await
+    }
+
+    async fn registers(
+        &self,
+        shard: usize,
+        wanted: Vec<(Place, String)>,
+        call: impl Fn(&Place, &Place) -> Call,
+    ) -> Vec<Result<Registers, StoreError>> {
+        let calls = wanted
+            .iter()
+            .map(|(device, account_id)| call(device, &Place::of(account_id)));
+        let answers = self.run(shard, calls.collect()).await;
         let read = |((_, account_id), answer): ((Place, String), Result<Value, StoreError>)| {
             let mut orders = reply::list(answer?)?.into_iter();
             let mut next = || reply::optional_text(orders.next().unwrap_or(Value::Nil));
@@ -114,34 +173,17 @@ impl Store {
     ) -> Result<Vec<Command>, StoreError> {
         let account = Place::of(&note.account_id);
         let mut commands = Vec::new();
-        let mut from = "-".to_owned();
-        loop {
-            let page = Call::plain("ZRANGEBYLEX")
-                .arg(account.devices_of_account())
-                .arg(&from)
-                .arg("+");
-            let page = self
-                .run_one(shard, page.arg("LIMIT").arg(0).arg(PAGE_DEVICES))
-                .await?;
-            let members = reply::texts(page)?;
-            let tell = |member: &String| {
-                let device =
-                    Place::from_member(member).ok_or(StoreError::Unreadable("a device of an account"))?;
-                Ok(self.tell(&device, &account, note, now_ms))
-            };
-            let calls = members.iter().map(tell).collect::<Result<Vec<_>, StoreError>>()?;
-            for answer in self.run(shard, calls).await {
+        let mut pages = DevicePages::of(account);
+        while let Some(devices) = pages.next(self, shard).await? {
+            let tell = |device: &Place| self.tell(Script::AccountChanged, device, &account, note, now_ms);
+            for answer in self.run(shard, devices.iter().map(tell).collect()).await {
                 let owed = reply::commands(answer?)?;
                 commands.extend(owed.into_iter().take(COMMANDS_MAX - commands.len()));
             }
-            let Some(last) = members.last().filter(|_| members.len() == PAGE_DEVICES) else {
-                let done = Script::SpreadDone.call(&[account.partition.accounts_to_tell()]);
-                self.run_one(shard, done.arg(account.hash()).arg(&note.stored))
-                    .await?;
-                break;
-            };
-            from = format!("({last}");
         }
+        let done = Script::SpreadDone.call(&[account.partition.accounts_to_tell()]);
+        self.run_one(shard, done.arg(account.hash()).arg(&note.stored))
+            .await?;
         reply::sort(&mut commands);
         if self.resumes_later() {
             commands.retain(|command| command.action != porchlight_device::Action::Resume);
@@ -149,9 +191,28 @@ impl Store {
         Ok(commands)
     }
 
-    fn tell(&self, device: &Place, account: &Place, note: &Note, now_ms: i64) -> Call {
+    /// How many commands [`Store::spread`] would make owed. Nothing is told.
+    pub(crate) async fn predict_spread(
+        &self,
+        shard: usize,
+        note: &Note,
+        now_ms: i64,
+    ) -> Result<ActionCounts, StoreError> {
+        let account = Place::of(&note.account_id);
+        let mut owes = ActionCounts::default();
+        let mut pages = DevicePages::of(account);
+        while let Some(devices) = pages.next(self, shard).await? {
+            let tell = |device: &Place| self.tell(Script::PredictChange, device, &account, note, now_ms);
+            for answer in self.run(shard, devices.iter().map(tell).collect()).await {
+                owes.merge(reply::action_counts(&reply::list(answer?)?)?);
+            }
+        }
+        Ok(owes)
+    }
+
+    fn tell(&self, script: Script, device: &Place, account: &Place, note: &Note, now_ms: i64) -> Call {
         let times = self.times(now_ms);
-        Script::AccountChanged
+        script
             .call(&device.device_keys())
             .arg(&note.account_id)
             .arg(account.hash())

@@ -5,6 +5,7 @@
 
 use crate::accounts::{Note, Registers};
 use crate::keys::{Partition, Place};
+use crate::marks::{Lookup, Shape};
 use crate::script::{Call, Script};
 use crate::store::Times;
 use crate::{Store, StoreError, marks, reply};
@@ -15,15 +16,27 @@ use std::collections::BTreeSet;
 
 /// Rounds in which a batch must come to its end: one, a second for what needs an account's registers or a new shape
 /// of the marks, and some for others who move the same devices meanwhile.
-const ROUNDS_MAX: usize = 6;
+pub(crate) const ROUNDS_MAX: usize = 6;
 
 /// One event on its way.
-struct Pending<'a> {
-    index: usize,
-    news: &'a News,
-    place: Place,
-    registers: Option<Registers>,
+pub(crate) struct Pending<'a> {
+    pub(crate) index: usize,
+    pub(crate) news: &'a News,
+    pub(crate) place: Place,
+    pub(crate) registers: Option<Registers>,
 }
+
+/// The scripts of one purpose, by what an event is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Scripts {
+    pub(crate) device: Script,
+    pub(crate) other: Script,
+}
+
+const APPLY: Scripts = Scripts {
+    device: Script::ApplyEvent,
+    other: Script::ApplyAccount,
+};
 
 /// What a script answered.
 enum Answer {
@@ -149,12 +162,7 @@ impl Store {
 
     /// The call for one event. Contended when another call gave the shape up since it was made sure of.
     fn call(&self, event: &Pending, times: Times) -> Result<Call, StoreError> {
-        let Pending {
-            news,
-            place,
-            registers,
-            ..
-        } = event;
+        let Pending { news, place, .. } = event;
         let shape = self.marks().shape(place.partition).ok_or(StoreError::Contended)?;
         let lookup = shape.lookup(
             place.partition,
@@ -163,6 +171,28 @@ impl Store {
             times.now_ms,
         );
         let lookup = lookup.ok_or(StoreError::Contended)?;
+        Ok(event.call(APPLY, &shape, lookup, times))
+    }
+
+    pub(crate) fn for_fast_path(&self, mut decision: Decision) -> Decision {
+        if self.resumes_later() {
+            decision
+                .commands
+                .retain(|command| command.action != Action::Resume);
+        }
+        decision
+    }
+}
+
+impl Pending<'_> {
+    /// The call of one of these scripts for this event.
+    pub(crate) fn call(&self, scripts: Scripts, shape: &Shape, lookup: Lookup, times: Times) -> Call {
+        let Self {
+            news,
+            place,
+            registers,
+            ..
+        } = self;
         let is_device = matches!(news.subject, Subject::Device(_));
         let mut keys = Vec::with_capacity(9 + lookup.buckets.len());
         if is_device {
@@ -172,11 +202,7 @@ impl Store {
         }
         keys.push(place.partition.shape());
         keys.extend(lookup.buckets);
-        let script = if is_device {
-            Script::ApplyEvent
-        } else {
-            Script::ApplyAccount
-        };
+        let script = if is_device { scripts.device } else { scripts.other };
         let call = script
             .call(&keys)
             .arg(shape.text())
@@ -187,7 +213,7 @@ impl Store {
             .arg(subject_id(news))
             .arg(news.kind.code())
             .arg(news.order.as_str());
-        Ok(if is_device {
+        if is_device {
             let call = call
                 .arg(given(news.account_id.as_deref()))
                 .arg(news.timestamp_ms)
@@ -202,20 +228,11 @@ impl Store {
                 .arg(news.timestamp_ms)
                 .arg(history_line(news, times.now_ms))
                 .arg(times.due_ms)
-        })
-    }
-
-    pub(crate) fn for_fast_path(&self, mut decision: Decision) -> Decision {
-        if self.resumes_later() {
-            decision
-                .commands
-                .retain(|command| command.action != Action::Resume);
         }
-        decision
     }
 }
 
-fn pending((index, news): (usize, &News)) -> Pending<'_> {
+pub(crate) fn pending((index, news): (usize, &News)) -> Pending<'_> {
     Pending {
         index,
         news,

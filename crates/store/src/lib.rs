@@ -25,6 +25,7 @@ mod keys;
 pub mod marks;
 mod operations;
 mod outbox;
+mod predict;
 mod record;
 mod reply;
 mod script;

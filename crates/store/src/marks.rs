@@ -169,10 +169,24 @@ impl Shape {
         request: Option<i64>,
         now_ms: i64,
     ) -> Option<Lookup> {
+        self.span(generation(now_ms))?;
+        Some(self.look(partition, identity, request, now_ms))
+    }
+
+    /// The same for who only looks; while the shape lacks the current generation there is none to insert into.
+    pub(crate) fn look(
+        &self,
+        partition: Partition,
+        identity: i64,
+        request: Option<i64>,
+        now_ms: i64,
+    ) -> Lookup {
         let generation = generation(now_ms);
-        let current = self.span(generation)?;
-        let mut places = vec![(generation, current.last)];
-        places.extend((current.first..current.last).map(|level| (generation, level)));
+        let mut places = Vec::new();
+        if let Some(current) = self.span(generation) {
+            places.push((generation, current.last));
+            places.extend((current.first..current.last).map(|level| (generation, level)));
+        }
         for neighbour in neighbours(now_ms) {
             let span = self.span(neighbour);
             places.extend(
@@ -194,11 +208,11 @@ impl Shape {
             .chain(request.into_iter().flat_map(buckets_of))
             .collect();
         let ttl_s = unused_from_ms(generation).saturating_sub(now_ms) / 1000;
-        Some(Lookup {
+        Lookup {
             buckets,
             count: places.len(),
             ttl_s,
-        })
+        }
     }
 }
 
@@ -221,13 +235,7 @@ impl Store {
             if lacking.is_empty() {
                 return Ok(());
             }
-            let get = lacking
-                .iter()
-                .map(|partition| Call::plain("GET").arg(partition.shape()))
-                .collect();
-            for (partition, answer) in lacking.iter().zip(self.run(shard, get).await) {
-                marks.set(*partition, reply::optional_text(answer?)?.unwrap_or_default())?;
-            }
+            self.read_shapes(shard, &lacking).await?;
             let lacking: Vec<Partition> = lacking
                 .into_iter()
                 .filter(|partition| marks.lacks(*partition, generation))
@@ -235,6 +243,30 @@ impl Store {
             self.begin_generation(shard, &lacking, generation).await?;
         }
         Err(StoreError::Contended)
+    }
+
+    /// Learns the shape of each partition that is not known here, and begins no generation.
+    pub(crate) async fn look_at_marks(
+        &self,
+        shard: usize,
+        partitions: &BTreeSet<Partition>,
+    ) -> Result<(), StoreError> {
+        let unknown: Vec<Partition> = partitions
+            .iter()
+            .copied()
+            .filter(|partition| self.marks().shape(*partition).is_none())
+            .collect();
+        self.read_shapes(shard, &unknown).await
+    }
+
+    async fn read_shapes(&self, shard: usize, partitions: &[Partition]) -> Result<(), StoreError> {
+        let get = |partition: &Partition| Call::plain("GET").arg(partition.shape());
+        let answers = self.run(shard, partitions.iter().map(get).collect()).await;
+        for (partition, answer) in partitions.iter().zip(answers) {
+            let text = reply::optional_text(answer?)?.unwrap_or_default();
+            self.marks().set(*partition, text)?;
+        }
+        Ok(())
     }
 
     async fn begin_generation(
@@ -351,6 +383,9 @@ mod tests {
         );
         assert_eq!((found.count, found.ttl_s), (4, (2 * 96 - 10 + 2) * 3600));
         assert!(shape("4:0:0").lookup(partition, 0, None, now).is_none());
+        let found = shape("4:0:0").look(partition, 0, None, now);
+        assert_eq!(found.buckets, ["porchlight:{000}:dd:4:0:0"]);
+        assert_eq!(shape("").look(partition, 0, Some(0), now).count, 0);
     }
 
     #[test]

@@ -113,31 +113,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; it may or may not be owed.
     pub async fn owe_again(&self, command: &Command, now_ms: i64) -> Result<OweAgain, StoreError> {
-        let place = Place::of(&command.device_id);
-        let partition = place.partition;
-        let keys = [
-            place.operations(),
-            partition.outbox(),
-            partition.due(),
-            partition.owed_since(),
-        ];
-        let call = Script::OweAgain
-            .call(&keys)
-            .arg(place.outbox_member(&command.operation_id))
-            .arg(command.action.state().code())
-            .arg(now_ms)
-            .arg(command.action.code())
-            .arg(command.generation)
-            .arg(&command.operation_id)
-            .arg(&command.kind)
-            .arg(&command.params)
-            .arg(&command.device_id)
-            .arg(given(command.account_id.as_deref()))
-            .arg(json(&command.cause));
-        match reply::number(&self.run_one(self.any_shard(), call).await?)? {
-            1 => Ok(OweAgain::Owed),
-            _ => Ok(OweAgain::Overtaken),
-        }
+        let call = owing(Script::OweAgain, command, now_ms);
+        read_owing(&self.run_one(self.any_shard(), call).await?)
     }
 
     /// How much is owed, over all partitions.
@@ -174,6 +151,39 @@ impl Store {
             };
         }
         Ok(backlog)
+    }
+}
+
+/// The call that owes a command again, or says whether it would.
+pub(crate) fn owing(script: Script, command: &Command, now_ms: i64) -> Call {
+    let place = Place::of(&command.device_id);
+    let partition = place.partition;
+    let keys = [
+        place.operations(),
+        partition.outbox(),
+        partition.due(),
+        partition.owed_since(),
+    ];
+    script
+        .call(&keys)
+        .arg(place.outbox_member(&command.operation_id))
+        .arg(command.action.state().code())
+        .arg(now_ms)
+        .arg(command.action.code())
+        .arg(command.generation)
+        .arg(&command.operation_id)
+        .arg(&command.kind)
+        .arg(&command.params)
+        .arg(&command.device_id)
+        .arg(given(command.account_id.as_deref()))
+        .arg(json(&command.cause))
+}
+
+/// What such a call answered.
+pub(crate) fn read_owing(answer: &Value) -> Result<OweAgain, StoreError> {
+    match reply::number(answer)? {
+        1 => Ok(OweAgain::Owed),
+        _ => Ok(OweAgain::Overtaken),
     }
 }
 

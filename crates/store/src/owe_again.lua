@@ -7,17 +7,7 @@
 -- Gives 1 when it is owed, 0 when its operation is gone or went on; then nothing changed.
 -- Invariant: a newer command is never replaced. One that is owed already keeps its entry and is only due at once.
 
-local stored = redis.call('HGET', KEYS[1], ARGV[6])
-local operation = stored and unpack_record(stored)
-if not operation or operation[1] ~= ARGV[2] or operation[2] ~= ARGV[5] then
-  return 0
-end
-local entry = redis.call('HGET', KEYS[2], ARGV[1])
-if entry then
-  local owed = unpack_record(entry)
-  if owed[1] ~= ARGV[4] or owed[2] ~= ARGV[5] then
-    return 0
-  end
+if is_owed then
   redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
   return 1
 end

@@ -4,7 +4,7 @@
 
 use crate::StoreError;
 use crate::record::unpack;
-use porchlight_device::{Action, Cause, Command};
+use porchlight_device::{Action, ActionCounts, Cause, Command};
 use redis::Value;
 
 const ODD: StoreError = StoreError::Unreadable("an answer of an unexpected form");
@@ -46,6 +46,19 @@ pub(crate) fn number(value: &Value) -> Result<i64, StoreError> {
         Value::Nil => Ok(0),
         _ => Err(ODD),
     }
+}
+
+/// Reads how many commands: pauses, resumes, cancels.
+pub(crate) fn action_counts(values: &[Value]) -> Result<ActionCounts, StoreError> {
+    let [pause, resume, cancel] = values else {
+        return Err(ODD);
+    };
+    let count = |value| u64::try_from(number(value)?).map_err(|_| ODD);
+    Ok(ActionCounts {
+        pause: count(pause)?,
+        resume: count(resume)?,
+        cancel: count(cancel)?,
+    })
 }
 
 /// Reads entries of the outbox, sorted by device and operation.

@@ -25,6 +25,10 @@ pub(crate) enum Script {
     Restore,
     RestoreAccount,
     RestoreMarks,
+    PredictEvent,
+    PredictAccount,
+    PredictChange,
+    PredictOwing,
 }
 
 /// One command for the server, whose keys lie in one slot.
@@ -36,6 +40,11 @@ pub(crate) struct Call {
 const MARKS: &str = include_str!("marks.lua");
 const ORDER: &str = include_str!("order.lua");
 const DEVICE: &str = include_str!("device.lua");
+const COUNT: &str = include_str!("count_actions.lua");
+const DECIDE_EVENT: &str = include_str!("decide_event.lua");
+const DECIDE_ACCOUNT: &str = include_str!("decide_account.lua");
+const DECIDE_CHANGE: &str = include_str!("decide_change.lua");
+const DECIDE_OWING: &str = include_str!("decide_owing.lua");
 
 static LOADED: LazyLock<Vec<redis::Script>> = LazyLock::new(|| {
     Script::ALL
@@ -45,7 +54,7 @@ static LOADED: LazyLock<Vec<redis::Script>> = LazyLock::new(|| {
 });
 
 impl Script {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 21] = [
         Self::ApplyEvent,
         Self::ApplyAccount,
         Self::AccountTouch,
@@ -63,28 +72,51 @@ impl Script {
         Self::Restore,
         Self::RestoreAccount,
         Self::RestoreMarks,
+        Self::PredictEvent,
+        Self::PredictAccount,
+        Self::PredictChange,
+        Self::PredictOwing,
     ];
 
     /// Preludes, and the script itself.
     fn parts(self) -> (&'static [&'static str], &'static str) {
         match self {
-            Self::ApplyEvent => (&[MARKS, ORDER, DEVICE], include_str!("apply_event.lua")),
-            Self::ApplyAccount => (&[MARKS, ORDER], include_str!("apply_account.lua")),
+            Self::ApplyEvent => (
+                &[MARKS, ORDER, DEVICE, DECIDE_EVENT],
+                include_str!("apply_event.lua"),
+            ),
+            Self::ApplyAccount => (&[MARKS, ORDER, DECIDE_ACCOUNT], include_str!("apply_account.lua")),
             Self::AccountTouch => (&[], include_str!("account_touch.lua")),
-            Self::AccountChanged => (&[ORDER, DEVICE], include_str!("account_changed.lua")),
+            Self::AccountChanged => (
+                &[ORDER, DEVICE, DECIDE_CHANGE],
+                include_str!("account_changed.lua"),
+            ),
             Self::SpreadDone => (&[], include_str!("spread_done.lua")),
             Self::Register => (&[ORDER, DEVICE], include_str!("register.lua")),
             Self::Forget => (&[ORDER], include_str!("forget.lua")),
             Self::Claim => (&[ORDER], include_str!("claim.lua")),
             Self::Confirm => (&[ORDER], include_str!("confirm.lua")),
             Self::GiveUp => (&[ORDER], include_str!("give_up.lua")),
-            Self::OweAgain => (&[ORDER], include_str!("owe_again.lua")),
+            Self::OweAgain => (&[ORDER, DECIDE_OWING], include_str!("owe_again.lua")),
             Self::DeviceView => (&[], include_str!("device_view.lua")),
             Self::Shape => (&[], include_str!("shape.lua")),
             Self::Probe => (&[], include_str!("probe.lua")),
             Self::Restore => (&[ORDER, DEVICE], include_str!("restore.lua")),
             Self::RestoreAccount => (&[ORDER], include_str!("restore_account.lua")),
             Self::RestoreMarks => (&[], include_str!("restore_marks.lua")),
+            Self::PredictEvent => (
+                &[MARKS, ORDER, DEVICE, COUNT, DECIDE_EVENT],
+                include_str!("predict_event.lua"),
+            ),
+            Self::PredictAccount => (
+                &[MARKS, ORDER, DECIDE_ACCOUNT],
+                include_str!("predict_account.lua"),
+            ),
+            Self::PredictChange => (
+                &[ORDER, DEVICE, COUNT, DECIDE_CHANGE],
+                include_str!("predict_change.lua"),
+            ),
+            Self::PredictOwing => (&[ORDER, DECIDE_OWING], include_str!("predict_owing.lua")),
         }
     }
 
@@ -156,6 +188,23 @@ mod tests {
             assert!(text.starts_with("#!lua"), "{script:?}");
             assert_eq!(text.matches("#!lua").count(), 1, "{script:?}");
             assert!(text.lines().nth(1).unwrap().starts_with("--"), "{script:?}");
+        }
+    }
+
+    #[test]
+    fn the_scripts_that_predict_may_write_nothing_and_decide_as_their_twins_do() {
+        for (predicts, applies) in [
+            (Script::PredictEvent, Script::ApplyEvent),
+            (Script::PredictAccount, Script::ApplyAccount),
+            (Script::PredictChange, Script::AccountChanged),
+            (Script::PredictOwing, Script::OweAgain),
+        ] {
+            assert!(
+                predicts.text().starts_with("#!lua flags=no-writes\n"),
+                "{predicts:?}"
+            );
+            let decides = applies.parts().0.last();
+            assert_eq!(predicts.parts().0.last(), decides, "{predicts:?}");
         }
     }
 

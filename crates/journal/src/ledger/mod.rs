@@ -11,6 +11,7 @@ mod error;
 mod outbox;
 mod pack;
 mod pages;
+mod predict;
 mod records;
 mod rows;
 

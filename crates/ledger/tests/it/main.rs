@@ -27,5 +27,6 @@ mod model;
 mod orders;
 mod outbox;
 mod pages;
+mod predict;
 mod races;
 mod support;

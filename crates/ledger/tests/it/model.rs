@@ -20,7 +20,7 @@ use crate::support::{Event, Place};
 const CASES: u32 = 96;
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(crate) enum Step {
     Take(News),
     Register(String, Registration),
     Forget(String, String),
@@ -112,7 +112,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![12 => own_step(), 1 => elsewhere]
 }
 
-fn own_step() -> impl Strategy<Value = Step> {
+pub(crate) fn own_step() -> impl Strategy<Value = Step> {
     let operation = || select(vec!["op".to_owned(), "op\0".to_owned(), "\u{f6}p:1".to_owned()]);
     let params = select(vec![
         "{}".to_owned(),

@@ -8,7 +8,7 @@ use porchlight_journal::{Journal, JournalConfig, LedgerConfig, Role};
 use porchlight_ledger::{Ledger, LedgerError};
 use porchlight_store::{Store, StoreConfig};
 use porchlight_testbed::Redis;
-use porchlight_testbed::redis::Fsync;
+use porchlight_testbed::redis::{Fsync, Reply};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -67,6 +67,14 @@ impl Place {
         }
     }
 
+    /// Everything that is stored, with the times at which it expires: equal when nothing has changed.
+    pub(crate) fn dump(&self) -> Vec<String> {
+        match self {
+            Self::Redis(redis) => dump_of_redis(redis),
+            Self::Sqlite { directory, .. } => dump_of_file(&directory.path().join("porchlight.db")),
+        }
+    }
+
     /// A ledger on which nothing ever happened.
     pub(crate) fn emptied(&mut self) -> Ledger {
         match self {
@@ -77,6 +85,56 @@ impl Place {
         }
         self.ledger()
     }
+}
+
+/// Not by `DUMP`: a hash may change its inner order while it is read.
+const DUMP: &str = "\
+    local read = { string = {'GET'}, list = {'LRANGE', 0, -1}, set = {'SMEMBERS'}, hash = {'HGETALL'}, \
+        zset = {'ZRANGE', 0, -1, 'WITHSCORES'} } \
+    local found = {} \
+    for _, key in ipairs(redis.call('KEYS', '*')) do \
+        local kind = redis.call('TYPE', key).ok \
+        local held = redis.call(read[kind][1], key, unpack(read[kind], 2)) \
+        local parts = type(held) == 'table' and held or { held } \
+        if kind == 'hash' then \
+            local pairs_of = {} \
+            for i = 1, #held, 2 do pairs_of[#pairs_of + 1] = held[i] .. '=' .. held[i + 1] end \
+            parts = pairs_of \
+        end \
+        if kind == 'hash' or kind == 'set' then table.sort(parts) end \
+        found[#found + 1] = key .. ' ' .. redis.call('PEXPIRETIME', key) .. ' ' .. table.concat(parts, ' ') \
+    end \
+    return found";
+
+fn dump_of_redis(redis: &Redis) -> Vec<String> {
+    let reply = redis.command(&["EVAL", DUMP, "0"]).unwrap();
+    let mut found: Vec<_> = reply.list().iter().map(Reply::text).collect();
+    found.sort();
+    found
+}
+
+fn dump_of_file(path: &std::path::Path) -> Vec<String> {
+    let file =
+        rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut tables = file
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+        .unwrap();
+    let tables: Vec<String> = tables
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let mut found = Vec::new();
+    for table in tables {
+        let mut all = file.prepare(&format!("SELECT * FROM \"{table}\"")).unwrap();
+        let columns = all.column_count();
+        let mut rows = all.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let values: Vec<_> = (0..columns).map(|at| row.get_ref(at).unwrap()).collect();
+            found.push(format!("{table} {values:?}"));
+        }
+    }
+    found
 }
 
 /// An event as Ring would send it.
