@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{metadata, none, root};
 
 /// Which crates of ours each of our crates may depend on, in the code it ships.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("porchlight-event", &[]),
     ("porchlight-device", &["porchlight-event"]),
     ("porchlight-service", &[]),
@@ -29,6 +29,16 @@ const ARROWS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("porchlight-testbed", &["porchlight-event"]),
+    // It watches a queue, whichever it is, and no ledger: the ingress stands on it.
+    (
+        "porchlight-monitor",
+        &[
+            "porchlight-event",
+            "porchlight-management",
+            "porchlight-queue",
+            "porchlight-service",
+        ],
+    ),
     // Broker and journal for making what the queue stands on, and for nothing else.
     (
         "porchlight-ingress",
@@ -36,6 +46,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "porchlight-broker",
             "porchlight-event",
             "porchlight-journal",
+            "porchlight-monitor",
             "porchlight-queue",
             "porchlight-service",
         ],
@@ -47,6 +58,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "porchlight-device",
             "porchlight-event",
             "porchlight-ledger",
+            "porchlight-monitor",
             "porchlight-queue",
             "porchlight-service",
             "porchlight-store",
@@ -62,6 +74,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "porchlight-journal",
             "porchlight-ledger",
             "porchlight-management",
+            "porchlight-monitor",
             "porchlight-queue",
             "porchlight-service",
             "porchlight-store",
@@ -98,11 +111,14 @@ const MUST_NOT_REACH: [(&str, &[&str]); 8] = [
 ];
 
 /// Outside packages and the only crates that may name them in the code they ship.
-const OWNERS: [(&str, &[&str]); 8] = [
+const OWNERS: [(&str, &[&str]); 11] = [
     ("lapin", &["porchlight-broker"]),
     ("redis", &["porchlight-store"]),
     ("deadpool-redis", &["porchlight-store"]),
     ("tracing-subscriber", &["porchlight-service"]),
+    ("opentelemetry", &["porchlight-service"]),
+    ("opentelemetry_sdk", &["porchlight-service"]),
+    ("opentelemetry-proto", &["porchlight-service"]),
     ("hmac", &["porchlight-event"]),
     // The device crate derives command ids; the store's keys are hashes of ids that may be of any length; the tool seals
     // an export.

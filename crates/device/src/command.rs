@@ -38,7 +38,11 @@ pub struct Cause {
     /// When it happened, in milliseconds since the epoch.
     pub timestamp: i64,
     /// Where in a trace it was worked on.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "readable_trace")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "readable_trace"
+    )]
     pub traceparent: Option<TraceParent>,
 }
 
@@ -361,7 +365,11 @@ mod tests {
         let kept = serde_json::to_string(&cause).unwrap();
         assert_eq!(serde_json::from_str::<Cause>(&kept).unwrap(), cause);
         cause.traceparent = None;
-        for odd in [bare, kept.replace(TRACE, "00-x"), kept.replace(&format!("\"{TRACE}\""), "[7]")] {
+        for odd in [
+            bare,
+            kept.replace(TRACE, "00-x"),
+            kept.replace(&format!("\"{TRACE}\""), "[7]"),
+        ] {
             assert_eq!(serde_json::from_str::<Cause>(&odd).unwrap(), cause, "{odd}");
         }
     }

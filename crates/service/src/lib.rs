@@ -14,6 +14,7 @@ pub mod readiness;
 pub mod settings;
 pub mod stop;
 pub mod telemetry;
+pub mod trace;
 
 pub use admin::{Admin, AdminLimits, ApiFn, ApiRequest, ApiResponse, BoxFuture, Page, PageFn};
 pub use log_gate::LogGate;

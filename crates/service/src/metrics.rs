@@ -25,6 +25,7 @@ impl Metrics {
         let build = Info::new([("version", version), ("role", role)]);
         root.sub_registry_with_prefix("porchlight")
             .register("build", "What is running", build);
+        crate::trace::FIGURES.register(root.sub_registry_with_prefix("porchlight_trace"));
         Self { root }
     }
 
