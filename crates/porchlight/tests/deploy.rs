@@ -27,6 +27,20 @@ fn top() -> PathBuf {
         .to_owned()
 }
 
+fn files_under(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| {
+            if path.is_dir() {
+                files_under(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
 fn names_in(text: &str) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     let words = text.split(|c: char| !is_part(c));
@@ -71,11 +85,7 @@ fn every_setting_that_is_deployed_or_explained_exists() {
         top.join(".env.example"),
         top.join("README.md"),
     ];
-    files.extend(
-        std::fs::read_dir(top.join("deploy"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path()),
-    );
+    files.extend(files_under(&top.join("deploy")));
     let known = known();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
