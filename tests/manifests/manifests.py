@@ -1,0 +1,139 @@
+"""Builds manifests with kustomize, reads YAML, and checks documents against the schemas of who will read them.
+
+It decides nothing about Porchlight; what the documents must say is asked in manifests.rs. Documents go in and out as
+JSON, because that is what the tests read.
+
+  manifests.py build FOLDER   prints the documents that kustomize makes of a folder
+  manifests.py read FILE      prints the documents of a YAML file
+  manifests.py check          reads documents from standard input, prints every problem
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+# The oldest that is still looked after, and the newest that has schemas.
+KUBERNETES = ["1.34", "1.37"]
+HERE = Path(__file__).parent
+
+
+def documents_in(text):
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def build(folder):
+    kubectl = Path(sys.executable).parent / "kubectl"
+    made = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, timeout=60)
+    if made.returncode != 0 or made.stderr:
+        sys.exit(made.stderr or f"kustomize ended with {made.returncode}")
+    return documents_in(made.stdout)
+
+
+def core_problems(document):
+    """Kubernetes' own kinds, in the strict form of their schemas."""
+    import jsonschema
+    import kubernetes_validate
+
+    for version in KUBERNETES:
+        try:
+            kubernetes_validate.validate(document, version, strict=True)
+        except (kubernetes_validate.ValidationError, jsonschema.ValidationError) as error:
+            yield f"Kubernetes {version}: {at(error.path)}{error.message}"
+
+
+def model_problems(model, document):
+    """A kind that comes as a Python class: what the class does not know is lost on the way through it."""
+    import pydantic
+
+    try:
+        read = model.model_validate(document)
+    except pydantic.ValidationError as error:
+        for problem in error.errors():
+            yield f"{at(problem['loc'])}{problem['msg']}"
+        return
+    yield from lost(document, read.model_dump(by_alias=True, exclude_unset=True, mode="json"), [])
+
+
+def lost(before, after, path):
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key, value in before.items():
+            if key not in after:
+                yield f"{at([*path, key])}is unknown"
+            else:
+                yield from lost(value, after[key], [*path, key])
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (one, other) in enumerate(zip(before, after)):
+            yield from lost(one, other, [*path, index])
+    elif before != after or type(before) is not type(after):
+        yield f"{at(path)}{before!r} is taken for {after!r}"
+
+
+def definition_problems(document):
+    """A kind that has no package: the definition that its operator installs, made strict."""
+    import jsonschema
+
+    schema = strict(json.loads((HERE / "rabbitmqcluster.json").read_text()))
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(document):
+        yield f"{at(error.path)}{error.message}"
+
+
+def strict(schema):
+    """Refuses fields that are not named; such schemas leave them open."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: strict(part) for key, part in schema.items()}
+    named = isinstance(made.get("properties"), dict) and made.get("type") == "object"
+    if named and not made.get("x-kubernetes-preserve-unknown-fields"):
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def at(path):
+    return ".".join(str(part) for part in path) + ": "
+
+
+def problems_of(document):
+    kind = (document.get("apiVersion", ""), document.get("kind", ""))
+    if kind == ("rabbitmq.com/v1beta1", "RabbitmqCluster"):
+        return definition_problems(document)
+    if kind[0] == "keda.sh/v1alpha1":
+        from cloudcoil.models.keda import v1alpha1 as models
+    elif kind[0] == "monitoring.coreos.com/v1":
+        from cloudcoil.models.prometheus_operator import v1 as models
+    else:
+        return core_problems(document)
+    model = getattr(models, kind[1], None)
+    return model_problems(model, document) if model else [f"{kind[0]} has no {kind[1]}"]
+
+
+def check(documents):
+    import kubernetes_validate
+
+    for document in documents:
+        name = f"{document.get('kind')}/{document.get('metadata', {}).get('name')}"
+        try:
+            for problem in problems_of(document):
+                yield f"{name}: {problem}"
+        except kubernetes_validate.SchemaNotFoundError as error:
+            yield f"{name}: {error.message}"
+
+
+def main():
+    match sys.argv[1:]:
+        case ["build", folder]:
+            answer = build(folder)
+        case ["read", file]:
+            answer = documents_in(Path(file).read_text())
+        case ["check"]:
+            answer = list(check(json.load(sys.stdin)))
+        case _:
+            sys.exit(__doc__)
+    json.dump(answer, sys.stdout, default=str)
+
+
+main()
