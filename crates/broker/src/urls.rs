@@ -91,6 +91,12 @@ impl BrokerUrls {
         self.uris.is_empty()
     }
 
+    /// The virtual host of the first address, as its name is and not as a URL writes it.
+    #[must_use]
+    pub fn vhost(&self) -> &str {
+        &self.uri(0).vhost
+    }
+
     pub(crate) fn uri(&self, index: usize) -> &AMQPUri {
         &self.uris[index % self.uris.len()]
     }

@@ -5,6 +5,7 @@
 mod edge;
 
 use clap::{Args as Group, Parser};
+use porchlight_monitor::{ManagementArgs, WatchArgs};
 
 pub use edge::EdgeArgs;
 
@@ -88,6 +89,8 @@ pub(crate) struct BrokerArgs {
 }
 
 /// Flags and variables of keeping events on this machine's disk.
+    #[command(flatten, next_help_heading = "Queue")]
+    pub(crate) management: ManagementArgs,
 #[derive(Group)]
 pub(crate) struct SpoolArgs {
     /// Directory of the spool, this ingress's alone: events are stored there while RabbitMQ is away, and handed over when
@@ -155,3 +158,5 @@ pub(crate) struct OperationArgs {
     )]
     pub(crate) log_format: String,
 }
+    #[command(flatten, next_help_heading = "Operation")]
+    pub(crate) watch: WatchArgs,

@@ -25,15 +25,16 @@ mod tls;
 
 use std::sync::Arc;
 
-use porchlight_broker::Publisher;
-use porchlight_queue::Queue;
+use porchlight_broker::{self as broker, BrokerUrls, Publisher};
+use porchlight_monitor::QueueWatch;
+use porchlight_queue::{DepthReader, Queue};
 use porchlight_service::stop::{Drained, Hangups};
 use porchlight_service::{Admin, AdminLimits, Metrics, admin};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::edge::Edge;
-pub use crate::settings::{EdgeArgs, EdgeSettings, Settings};
+pub use crate::settings::{EdgeArgs, EdgeSettings, Settings, WatchSettings};
 pub use crate::spool::Spool;
 pub use crate::storage::Storage;
 
@@ -43,6 +44,9 @@ pub struct Listeners {
     /// Where Ring's requests arrive.
     pub public: TcpListener,
     /// Where health and metrics are shown; never public.
+/// Names the connection that only watches at the broker, as `role@host:pid`.
+const WATCH_ROLE: &str = "ingress-watch";
+
     pub admin: TcpListener,
 }
 
@@ -66,6 +70,8 @@ pub async fn run(
     }
     let grace = settings.edge.shutdown_grace();
     let edge = Edge::prepare(settings.edge, storage.clone(), hangups, &mut metrics);
+    let watch = queue_watch(settings.watch, &settings.broker.publisher.urls);
+    watch.register(&mut metrics);
     let shown = Admin {
         ready: edge.ready(stop.clone()),
         metrics: Arc::new(metrics),
@@ -81,4 +87,12 @@ pub async fn run(
     // Its only failure is a panic, which was reported where it happened.
     let _ = watched.await;
     drained
+}
+    // Nobody waits for its end: it only looks, and says goodbye to the broker while the rest is finished.
+    tokio::spawn(watch.run(stop.clone()));
+
+fn queue_watch(settings: WatchSettings, urls: &BrokerUrls) -> QueueWatch {
+    let depths = broker::DepthReader::new(urls.clone(), WATCH_ROLE);
+    QueueWatch::new(DepthReader::RabbitMq(depths), settings.interval)
+        .and_management(settings.management, urls.vhost())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::CommandFactory as _;
 use porchlight_broker::{BrokerUrls, PublisherConfig};
+use porchlight_monitor::Management;
 use porchlight_service::telemetry::LogSettings;
 use porchlight_service::{Checker, Problems, Secret};
 
@@ -33,6 +34,8 @@ pub struct Settings {
     /// Where they are stored while that is away.
     pub spool: Option<SpoolSettings>,
     /// Where health and metrics are shown.
+    /// What is shown of the queues.
+    pub watch: WatchSettings,
     pub admin_listen: SocketAddr,
     /// The control API's token.
     pub admin_token: Option<Secret>,
@@ -62,6 +65,15 @@ pub struct BrokerSettings {
 /// Where and how much the spool keeps.
 #[derive(Debug, Clone)]
 pub struct SpoolSettings {
+/// How the queues are watched.
+#[derive(Debug)]
+pub struct WatchSettings {
+    /// Between two readings.
+    pub interval: Duration,
+    /// The broker's management API, where one is named.
+    pub management: Option<Management>,
+}
+
     /// The directory, this process's alone.
     pub dir: PathBuf,
     /// Bytes in use at which no more is taken.
@@ -83,6 +95,10 @@ impl Settings {
         let edge = EdgeSettings::check(c, &args.edge);
         let admin_listen = c.address("PORCHLIGHT_ADMIN_LISTEN", &operation.admin_listen);
         let admin_token = c.optional_secret(
+        let watch = WatchSettings {
+            interval: operation.watch.interval(c),
+            management: args.broker.management.management(c),
+        };
             "PORCHLIGHT_ADMIN_TOKEN",
             operation.admin_token.as_deref(),
             TOKEN_BYTES_MIN,
@@ -100,6 +116,7 @@ impl Settings {
             admin_token,
         };
         Ok((settings, log))
+            watch,
     }
 }
 

@@ -9,7 +9,7 @@ use porchlight_device::view::{DevicePage, DeviceView};
 use porchlight_device::{Command, Decision, Device, News, OweAgain, Registration, Status};
 use porchlight_store::Store;
 
-use crate::{LedgerError, PageError, RegisterError};
+use crate::{LedgerError, LedgerFacts, PageError, RegisterError};
 
 /// Marks, statuses, operations and owed commands. A cheap handle; clones share everything.
 #[derive(Debug, Clone)]
@@ -200,6 +200,21 @@ impl Ledger {
         match self {
             Self::Redis(store) => Ok(store.probe(now_ms).await?),
             Self::Sqlite(ledger) => Ok(ledger.probe(now_ms).await?),
+        }
+    }
+
+    /// What it says of itself, for whoever watches it.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; it may deny the question and work all the same.
+    pub async fn facts(&self) -> Result<LedgerFacts, LedgerError> {
+        match self {
+            Self::Redis(store) => Ok(store.server_facts().await?.into()),
+            Self::Sqlite(ledger) => Ok(LedgerFacts {
+                persistence_ok: Some(ledger.takes_writes()),
+                evicts: Some(false),
+                ..LedgerFacts::default()
+            }),
         }
     }
 

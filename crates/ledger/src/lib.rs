@@ -5,8 +5,10 @@
 
 mod carry;
 mod error;
+mod facts;
 mod ledger;
-
 mod predict;
+
 pub use error::{LedgerError, PageError, RegisterError};
+pub use facts::LedgerFacts;
 pub use ledger::Ledger;

@@ -99,6 +99,22 @@ impl DepthReader {
     }
 }
 
+impl DepthReader {
+    /// Whether [`QueueCounts::oldest_at_ms`] is known: `None` then says that there is nothing. RabbitMQ tells no ages.
+    #[must_use]
+    pub fn tells_age(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
+    /// Lets go of the queue politely, in 2 s at most.
+    pub async fn close(self) {
+        match self {
+            Self::RabbitMq(reader) => reader.close().await,
+            Self::Sqlite(_) => {}
+        }
+    }
+}
+
 impl From<broker::QueueDepth> for QueueDepth {
     fn from(depth: broker::QueueDepth) -> Self {
         let counts = depth.counts.map(|counts| QueueCounts {

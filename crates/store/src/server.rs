@@ -9,6 +9,13 @@ use crate::{Store, StoreError, reply};
 /// How long the key of a probe lives, in milliseconds.
 const PROBE_TTL_MS: u64 = 60_000;
 
+/// Of each way to the disk, how the last attempt went.
+const WRITE_STATUSES: [&str; 3] = [
+    "aof_last_write_status",
+    "aof_last_bgrewrite_status",
+    "rdb_last_bgsave_status",
+];
+
 /// What the server says of itself. `None` where it does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerFacts {
@@ -22,6 +29,12 @@ pub struct ServerFacts {
     pub role: Option<String>,
     /// Changes with every start of the server.
     pub run_id: Option<String>,
+    /// Bytes of memory taken for data.
+    pub memory_bytes: Option<u64>,
+    /// Most of them; 0 is no limit.
+    pub memory_bytes_max: Option<u64>,
+    /// Whether the last append to, the last rewrite of the append-only file, or the last snapshot failed.
+    pub write_failed: bool,
 }
 
 impl ServerFacts {
@@ -92,6 +105,11 @@ impl Store {
             append_only: field("aof_enabled").map(|value| value == "1"),
             role: field("role"),
             run_id: field("run_id"),
+            memory_bytes: field("used_memory").and_then(|value| value.parse().ok()),
+            memory_bytes_max: field("maxmemory").and_then(|value| value.parse().ok()),
+            write_failed: WRITE_STATUSES
+                .iter()
+                .any(|name| field(name).is_some_and(|status| status != "ok")),
         })
     }
 }

@@ -120,6 +120,7 @@ async fn main() {
             admin_token: None,
             keys: watch::channel(None).1,
             prefetch_ramp: Duration::ZERO,
+            management: None,
             work,
             callback: None,
         };

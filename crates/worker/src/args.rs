@@ -5,6 +5,7 @@
 mod work;
 
 use clap::{Args as Group, Parser};
+use porchlight_monitor::ManagementArgs;
 
 pub use work::WorkArgs;
 
@@ -94,6 +95,8 @@ pub(crate) struct ServerArgs {
         default_value = "30s"
     )]
     pub(crate) prefetch_ramp: String,
+    #[command(flatten)]
+    pub(crate) management: ManagementArgs,
 }
 
 /// Verifying once more.

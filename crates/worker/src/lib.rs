@@ -19,6 +19,7 @@ pub mod decide;
 mod dispatch;
 mod hold;
 pub mod keys;
+mod ledger_watch;
 mod metrics;
 mod outlet;
 mod piece;

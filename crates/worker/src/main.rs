@@ -58,6 +58,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
             admin_token: settings.admin_token,
             keys,
             prefetch_ramp: settings.prefetch_ramp,
+            management: settings.management,
             work: settings.work,
             callback: settings.callback,
         };

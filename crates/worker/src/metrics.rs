@@ -2,68 +2,31 @@
 //!
 //! It decides nothing; whoever handles a thing counts it, once.
 
+mod labels;
+mod lag;
+
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use porchlight_device::ledger::Backlog;
 use porchlight_service::Metrics;
-use prometheus_client::encoding::{EncodeLabelSet, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+pub(crate) use labels::{CommandResult, type_label};
+pub(crate) use lag::{Waits, fresh_since, waits_since};
+
 use crate::now_ms;
+use labels::{ACTIONS, CallLabels, CommandLabels, DeadLabels, EventLabels, REASONS, Word, settlements};
+use lag::{Lag, LagCollector};
 
-/// A label whose values are all known when the program is built, or are Ring's own type names.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Word(&'static str);
-
-impl prometheus_client::encoding::EncodeLabelValue for Word {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        self.0.encode(encoder)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EventLabels {
-    r#type: Word,
-    outcome: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DeadLabels {
-    reason: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CommandLabels {
-    action: Word,
-    result: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLabels {
-    call: Word,
-    status: u16,
-}
-
-/// What became of one try to send a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CommandResult {
-    /// Delivered, and the ledger knows it.
-    Sent,
-    /// Delivered, but the ledger could not be told: it will be sent again under the same identity.
-    Unnoted,
-    /// Not known to be delivered: the sweeper tries again.
-    Failed,
-    /// Left to the sweeper: too many were waiting, or its receiver is left alone for a while.
-    Left,
-    /// Let go of, because the same or a newer one of its operation was in hand.
-    Overtaken,
-    /// Failed for so long that it is among the dead letters now, and owed no longer.
-    GivenUp,
-}
+/// Seconds from an event's receipt until it is settled: milliseconds when all is well, an hour after a long outage.
+const AGE_BUCKETS: [f64; 16] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
+];
 
 /// Every metric of the worker. Cheap to share behind an `Arc`; counting locks at most a read lock.
 #[derive(Debug)]
@@ -77,7 +40,9 @@ pub(crate) struct WorkerMetrics {
     given_back: Counter,
     apply_seconds: Histogram,
     batch_events: Histogram,
+    event_age_seconds: Histogram,
     lag_seconds: Gauge<f64, AtomicU64>,
+    pub(crate) lag: Arc<Lag>,
     inflight_events: Gauge,
     inflight_commands: Gauge,
     owed_commands: Gauge,
@@ -102,7 +67,9 @@ impl WorkerMetrics {
             // 0.5 ms to 4 s: one round trip with an fsync, up to a hold.
             apply_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
             batch_events: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
+            event_age_seconds: Histogram::new(AGE_BUCKETS),
             lag_seconds: Gauge::default(),
+            lag: Arc::default(),
             inflight_events: Gauge::default(),
             inflight_commands: Gauge::default(),
             owed_commands: Gauge::default(),
@@ -112,6 +79,7 @@ impl WorkerMetrics {
             consumer_ready: Gauge::default(),
             publisher_ready: Gauge::default(),
         };
+        own.show_from_the_start();
         let area = metrics.area("worker");
         area.register(
             "events",
@@ -155,10 +123,16 @@ impl WorkerMetrics {
         );
         area.register("batch_events", "Events in a batch", own.batch_events.clone());
         area.register(
+            "event_age_seconds",
+            "From an event's receipt until it was settled, but for those put off or replayed",
+            own.event_age_seconds.clone(),
+        );
+        area.register(
             "lag_seconds",
-            "Age of the event settled last, since its receipt",
+            "Age of the event settled last, when it was, since its receipt",
             own.lag_seconds.clone(),
         );
+        area.register_collector(Box::new(LagCollector(Arc::clone(&own.lag))));
         area.register(
             "inflight_events",
             "Events in hand and not settled",
@@ -198,6 +172,29 @@ impl WorkerMetrics {
         own
     }
 
+    /// Makes every series that can be: one that begins with its first event hides that event from every rate.
+    fn show_from_the_start(&self) {
+        for (kind, outcome) in settlements() {
+            let labels = EventLabels {
+                r#type: Word(kind),
+                outcome: Word(outcome),
+            };
+            drop(self.events.get_or_create(&labels));
+        }
+        for reason in REASONS {
+            drop(self.dead.get_or_create(&DeadLabels { reason: Word(reason) }));
+        }
+        for action in ACTIONS {
+            for result in CommandResult::ALL {
+                let labels = CommandLabels {
+                    action: Word(action),
+                    result: Word(result.word()),
+                };
+                drop(self.commands.get_or_create(&labels));
+            }
+        }
+    }
+
     /// One event is settled. `kind` is a type's label, never a foreign name.
     pub(crate) fn settled(&self, kind: &'static str, outcome: &'static str) {
         self.events
@@ -215,14 +212,7 @@ impl WorkerMetrics {
     }
 
     pub(crate) fn command(&self, action: &'static str, result: CommandResult) {
-        let result = Word(match result {
-            CommandResult::Sent => "sent",
-            CommandResult::Unnoted => "unnoted",
-            CommandResult::Failed => "failed",
-            CommandResult::Left => "left",
-            CommandResult::Overtaken => "overtaken",
-            CommandResult::GivenUp => "given_up",
-        });
+        let result = Word(result.word());
         self.commands
             .get_or_create(&CommandLabels {
                 action: Word(action),
@@ -257,8 +247,16 @@ impl WorkerMetrics {
         self.given_back.inc_by(events as u64);
     }
 
-    pub(crate) fn set_lag(&self, lag_ms: i64) {
-        self.lag_seconds.set(seconds(lag_ms));
+    /// Events were settled just now that had been received at these times, the last one last.
+    pub(crate) fn settled_after(&self, received_at_ms: &[i64]) {
+        let now_ms = now_ms();
+        let age = |at_ms: &i64| seconds(now_ms.saturating_sub(*at_ms).max(0));
+        for at_ms in received_at_ms {
+            self.event_age_seconds.observe(age(at_ms));
+        }
+        if let Some(last) = received_at_ms.last() {
+            self.lag_seconds.set(age(last));
+        }
     }
 
     pub(crate) fn set_inflight_events(&self, events: usize) {
@@ -297,26 +295,6 @@ impl WorkerMetrics {
     }
 }
 
-/// A type's label: Ring's own names as they are, `other` for all to come, so that no sender can make labels.
-pub(crate) fn type_label(event_type: &str) -> &'static str {
-    const KNOWN: [&str; 10] = [
-        "device_online",
-        "device_offline",
-        "device_added",
-        "device_removed",
-        "motion_detected",
-        "button_press",
-        "app_integration_added",
-        "app_integration_removed",
-        "subscription_activated",
-        "subscription_deactivated",
-    ];
-    KNOWN
-        .into_iter()
-        .find(|known| *known == event_type)
-        .unwrap_or("other")
-}
-
 #[expect(clippy::cast_precision_loss, reason = "more than 2^53 ms is a wrong clock")]
 fn seconds(ms: i64) -> f64 {
     ms as f64 / 1000.0
@@ -333,15 +311,6 @@ fn to_f64(count: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use porchlight_event::EventType;
-
-    #[test]
-    fn every_documented_type_has_its_own_label() {
-        for known in EventType::KNOWN {
-            assert_eq!(type_label(known.as_str()), known.label());
-        }
-        assert_eq!(type_label("device_onlin"), "other");
-    }
 
     #[test]
     fn names_carry_prefix_unit_and_labels() {
@@ -358,6 +327,8 @@ mod tests {
             r#"porchlight_worker_dead_letters_total{reason="not_json"} 1"#,
             r#"porchlight_worker_api_calls_total{call="show",status="404"} 1"#,
             "porchlight_worker_ledger_up 0",
+            "porchlight_worker_oldest_waiting_age_seconds 0.0",
+            r#"porchlight_worker_dead_letters_total{reason="panic"} 0"#,
         ] {
             assert!(
                 shown.lines().any(|shown| shown == line),

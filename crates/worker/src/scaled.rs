@@ -5,9 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use porchlight_broker::{BrokerUrls, Consumer, ConsumerConfig, Publisher, PublisherConfig, TopologyConfig};
+use porchlight_broker::{
+    self as broker, BrokerUrls, Consumer, ConsumerConfig, Publisher, PublisherConfig, TopologyConfig,
+};
 use porchlight_ledger::Ledger;
-use porchlight_queue::{Queue, Source};
+use porchlight_monitor::{Management, QueueWatch};
+use porchlight_queue::{DepthReader, Queue, Source};
 use porchlight_service::{Admin, AdminLimits, Metrics, Secret, admin};
 use porchlight_store::{Store, StoreConfig};
 use tokio::net::TcpListener;
@@ -21,6 +24,7 @@ use crate::worker::{RunError, Worker, WorkerParts};
 /// Names the connections at the broker, as `role@host:pid`.
 const CONSUMER_ROLE: &str = "porchlight-worker";
 const PUBLISHER_ROLE: &str = "porchlight-worker-publisher";
+const WATCH_ROLE: &str = "porchlight-worker-watch";
 /// From a receiver's answer until the ledger knows of it: the rest of an answer is read for up to a second, and the
 /// ledger has half a second.
 const NOTE_MAX: Duration = Duration::from_secs(2);
@@ -40,6 +44,8 @@ pub struct WorkerConfig {
     pub keys: KeysInForce,
     /// How long a connection to the broker must have been good before the full prefetch.
     pub prefetch_ramp: Duration,
+    /// The broker's management API, where one is named; only metrics are made of it.
+    pub management: Option<Management>,
     /// Bounds and spans.
     pub work: WorkSettings,
     /// Calls to partners' services in place of the broker's exchange.
@@ -52,12 +58,18 @@ pub struct WorkerConfig {
 /// # Errors
 /// [`RunError`]; nothing that was acked is lost by any of them.
 pub async fn run(
-    config: WorkerConfig,
+    mut config: WorkerConfig,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let mut metrics = Metrics::new(env!("CARGO_PKG_VERSION"), "worker");
     let worker = Worker::prepare(open(&config, &stop)?, &mut metrics);
+    let depths = broker::DepthReader::new(config.amqp.clone(), WATCH_ROLE);
+    let watch = QueueWatch::new(DepthReader::RabbitMq(depths), config.work.watch_interval)
+        .and_management(config.management.take(), config.amqp.vhost());
+    watch.register(&mut metrics);
+    // Nobody waits for its end: it only looks, and says goodbye to the broker while the rest is finished.
+    tokio::spawn(watch.run(stop.clone()));
     let shown = Admin {
         ready: worker.ready(),
         metrics: Arc::new(metrics),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::CommandFactory as _;
 use porchlight_broker::BrokerUrls;
+use porchlight_monitor::Management;
 use porchlight_service::telemetry::LogSettings;
 use porchlight_service::{Checker, Problems, Secret};
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub keys: KeySource,
     /// How long a connection to the broker must have been good before the full prefetch.
     pub prefetch_ramp: Duration,
+    /// The broker's management API, where one is named.
+    pub management: Option<Management>,
     /// The work itself.
     pub work: WorkSettings,
     /// Callbacks in place of the broker's exchange.
@@ -59,6 +62,8 @@ pub struct WorkSettings {
     pub sweep_interval: Duration,
     /// For each of the two parts of a stop.
     pub stop_grace: Duration,
+    /// Between two readings of what is watched: queue depths, devices by status, the ledger's own figures.
+    pub watch_interval: Duration,
 }
 
 impl Default for WorkSettings {
@@ -72,6 +77,7 @@ impl Default for WorkSettings {
             commands_inflight_max: 64,
             sweep_interval: Duration::from_secs(1),
             stop_grace: Duration::from_secs(10),
+            watch_interval: Duration::from_secs(10),
         }
     }
 }
@@ -96,6 +102,7 @@ impl Settings {
             &args.servers.prefetch_ramp,
             Duration::ZERO..=Duration::from_secs(600),
         );
+        let management = args.servers.management.management(&mut checker);
         let work = WorkSettings::check(&mut checker, &args.work);
         let callback = CallbackSettings::check(&mut checker, &args.callback);
         // Where one of the two is missing its problem was noted, so `finish` fails first.
@@ -110,6 +117,7 @@ impl Settings {
             redis,
             keys,
             prefetch_ramp,
+            management,
             work,
             callback,
         })
@@ -139,6 +147,7 @@ impl WorkSettings {
                 millis(100)..=60 * second,
             ),
             stop_grace: checker.duration("PORCHLIGHT_STOP_GRACE", &args.stop_grace, second..=300 * second),
+            watch_interval: args.watch.interval(checker),
         }
     }
 }

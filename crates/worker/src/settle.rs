@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use porchlight_device::{Command, News};
+use porchlight_device::{Command, News, Outcome};
 use porchlight_event::Envelope;
 use porchlight_event::queue::{DeathNote, Delivery, RetryTier};
 use porchlight_queue::{Deadlines, Queue, QueueError, SourceHandle, Stored};
@@ -17,7 +17,7 @@ use crate::clerk::{Answer, Clerk};
 use crate::decide::{Death, Decision, Stage, decide};
 use crate::hold::Hold;
 use crate::keys::KeysInForce;
-use crate::metrics::{WorkerMetrics, type_label};
+use crate::metrics::{WorkerMetrics, fresh_since, type_label};
 use crate::now_ms;
 use crate::piece::Piece;
 
@@ -142,11 +142,11 @@ impl Settler {
     pub(crate) async fn settle(&self, turn: usize, piece: Piece) -> Result<Settled, GaveUp> {
         let began = Instant::now();
         let (incarnation, last_tag, events) = (piece.incarnation, piece.last_tag(), piece.deliveries.len());
-        let received_at_ms = piece
+        let received_at_ms: Vec<i64> = piece
             .deliveries
             .iter()
-            .rev()
-            .find_map(|d| d.envelope.received_at_ms);
+            .filter_map(|delivery| fresh_since(&delivery.envelope))
+            .collect();
         let (candidates, copies) = self.sort(piece.deliveries);
         let applying = self.apply(turn, candidates, incarnation);
         let settled = futures_util::try_join!(applying, self.copy(copies, incarnation));
@@ -156,9 +156,7 @@ impl Settler {
             failed,
         })?;
         self.metrics.applied(began.elapsed());
-        if let Some(at_ms) = received_at_ms {
-            self.metrics.set_lag(now_ms().saturating_sub(at_ms).max(0));
-        }
+        self.metrics.settled_after(&received_at_ms);
         Ok(Settled {
             incarnation,
             last_tag,
@@ -210,6 +208,9 @@ impl Settler {
                         commands: owed,
                     } => {
                         self.metrics.settled(type_label(&news.event_type), outcome.code());
+                        if matches!(outcome, Outcome::Applied | Outcome::Recorded) {
+                            self.metrics.lag.applied(news.timestamp_ms);
+                        }
                         commands.extend(owed);
                     }
                     Answer::Refused if refusals + 1 >= REFUSALS_MAX && self.clerk.probe().await => {

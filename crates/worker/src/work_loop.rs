@@ -9,13 +9,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
-use porchlight_event::queue::{AckOutcome, Batch};
+use porchlight_event::queue::{AckOutcome, Batch, Delivery};
 use porchlight_queue::{Source, SourceHandle};
 use tokio::sync::watch;
 
 use crate::clerk::Clerk;
 use crate::dispatch::Dispatch;
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{Waits, WorkerMetrics, waits_since};
+use crate::now_ms;
 use crate::piece::{Piece, cut};
 use crate::settings::WorkSettings;
 use crate::settle::{Failed, GaveUp, Settled, Settler};
@@ -42,6 +43,8 @@ pub(crate) struct WorkLoop {
     turn: usize,
     /// Deliveries waiting or at work.
     events: usize,
+    /// Since when each piece waits, first those at work and then those waiting.
+    waits: Waits,
     /// Settled and not acked: incarnation and tag. A later one of the same incarnation covers an earlier one.
     ackable: Option<(u64, u64)>,
     /// At most one ack is on its way, so acks cannot overtake each other and pile up into fewer.
@@ -91,6 +94,7 @@ impl WorkLoop {
             alone: false,
             turn: 0,
             events: 0,
+            waits: Waits::default(),
             ackable: None,
             acking: None,
             away: None,
@@ -156,6 +160,7 @@ impl WorkLoop {
             Step::Acked => self.acking = None,
             Step::LedgerIsBack => {
                 self.away = None;
+                self.waits.ledger_is_back();
                 self.handle.resume();
             }
             Step::LedgerTurned => {}
@@ -167,6 +172,7 @@ impl WorkLoop {
         }
         self.ack();
         self.metrics.set_inflight_events(self.events);
+        self.metrics.lag.set_waiting_since(self.waits.oldest());
     }
 
     fn take(&mut self, batch: Batch) {
@@ -177,7 +183,13 @@ impl WorkLoop {
             .count();
         self.metrics.taken(batch.deliveries.len(), redelivered);
         self.events += batch.deliveries.len();
-        self.waiting.append(&mut cut(batch));
+        let (mut pieces, now_ms) = (cut(batch), now_ms());
+        for piece in &pieces {
+            let since = |delivery: &Delivery| waits_since(&delivery.envelope, now_ms);
+            self.waits
+                .push(piece.deliveries.iter().map(since).min().unwrap_or(now_ms));
+        }
+        self.waiting.append(&mut pieces);
     }
 
     /// Puts waiting pieces to work as far as there is room, each suspicious one alone.
@@ -193,6 +205,7 @@ impl WorkLoop {
             // It comes again, and would only be done twice.
             if !self.handle.is_live(piece.incarnation) {
                 self.events -= piece.deliveries.len();
+                self.waits.remove(self.at_work.len());
                 continue;
             }
             self.alone = piece.alone;
@@ -206,6 +219,7 @@ impl WorkLoop {
     /// The ledger has answered, so what it owes is durable: the commands may go out while the ack is written.
     fn finish(&mut self, settled: Settled) {
         self.alone = false;
+        self.waits.pop();
         self.events -= settled.events;
         self.ackable = Some((settled.incarnation, settled.last_tag));
         for command in settled.commands {
@@ -227,12 +241,17 @@ impl WorkLoop {
     fn give_up(&mut self, gave_up: &GaveUp) {
         match gave_up.failed {
             Failed::Ledger => {
+                self.waits.give_back(true);
                 self.give_back("the ledger", gave_up.incarnation);
                 self.stay_away();
             }
-            Failed::Queue => self.give_back("the queue", gave_up.incarnation),
+            Failed::Queue => {
+                self.waits.give_back(false);
+                self.give_back("the queue", gave_up.incarnation);
+            }
             Failed::Incarnation => {
                 self.alone = false;
+                self.waits.pop();
                 self.events -= gave_up.events;
             }
         }

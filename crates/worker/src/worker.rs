@@ -16,6 +16,7 @@ use crate::api::Api;
 use crate::clerk::Clerk;
 use crate::dispatch::{Dispatch, Dispatcher};
 use crate::keys::KeysInForce;
+use crate::ledger_watch::LedgerWatch;
 use crate::metrics::WorkerMetrics;
 use crate::outlet::Outlet;
 use crate::ready::Observer;
@@ -53,6 +54,7 @@ pub struct Worker {
     dispatcher: Dispatcher,
     dispatch: Dispatch,
     observer: Observer,
+    ledger_watch: LedgerWatch,
     work: WorkSettings,
 }
 
@@ -79,7 +81,8 @@ pub enum RunError {
 }
 
 impl Worker {
-    /// Puts the parts together and registers what they count, under `porchlight_worker_`. Nothing begins yet.
+    /// Puts the parts together and registers what they count, under `porchlight_worker_` and `porchlight_ledger_`. Nothing
+    /// begins yet.
     pub fn prepare(parts: WorkerParts, metrics: &mut Metrics) -> Self {
         let WorkerParts {
             queue,
@@ -90,6 +93,7 @@ impl Worker {
             work,
         } = parts;
         outlet.register(metrics);
+        let ledger_watch = LedgerWatch::new(ledger.clone(), work.watch_interval, metrics);
         let metrics = Arc::new(WorkerMetrics::register(metrics));
         let clerk = Arc::new(Clerk::new(ledger, Arc::clone(&metrics)));
         let (dispatcher, dispatch) = Dispatcher::new(
@@ -115,6 +119,7 @@ impl Worker {
             dispatcher,
             dispatch,
             observer,
+            ledger_watch,
             work,
         }
     }
@@ -156,6 +161,7 @@ impl Worker {
         self.observer.stop_with(&stop);
         let mut tasks = Tasks::default();
         tasks.spawn("observer", self.observer.follow(metrics, tasks.end.clone()));
+        tasks.spawn("ledger watch", self.ledger_watch.run(stop.clone()));
         tasks.spawn("sweeper", sweeper.run(stop.clone()));
         tasks.spawn("dispatcher", self.dispatcher.run(tasks.send_stop.clone()));
         let work_loop = WorkLoop::new(

@@ -306,6 +306,12 @@ impl Ledger {
         self.journal.write(deadline(), prove).await
     }
 
+    /// Whether what it is given comes to the disk: the last attempt to write there succeeded.
+    #[must_use]
+    pub fn takes_writes(&self) -> bool {
+        self.journal.working_state().borrow().is_ready()
+    }
+
     /// What an operator should be warned of, one sentence for each.
     #[must_use]
     pub fn warnings(&self) -> Vec<&'static str> {

@@ -12,7 +12,8 @@ use std::time::Duration;
 use porchlight_ingress::{Edge, Storage};
 use porchlight_journal::{Journal, JournalConfig, LedgerConfig, OpenError, Role, SourceConfig};
 use porchlight_ledger::Ledger;
-use porchlight_queue::{Queue, Source};
+use porchlight_monitor::QueueWatch;
+use porchlight_queue::{DepthReader, Queue, Source};
 use porchlight_service::stop::{Drained, Hangups};
 use porchlight_service::{Admin, AdminLimits, Metrics, admin, http};
 use porchlight_worker::{Callback, Lines, Outlet, RunError, WorkSettings, Worker, WorkerParts};
@@ -35,6 +36,7 @@ pub(crate) struct Standalone {
     admin: Admin,
     edge: Edge,
     worker: Worker,
+    watch: QueueWatch,
     journal: Journal,
     tokens: Tokens,
 }
@@ -98,8 +100,15 @@ impl Standalone {
         let queue = Queue::Sqlite(porchlight_journal::Queue::new(&journal));
         let storage = Storage::new(queue.clone(), SLOT_WAIT_MAX);
         let edge = Edge::prepare(edge, storage, hangups, &mut metrics);
+        let source = Source::Sqlite(source(&journal, &work, tokens.worker.clone()));
+        let watch = QueueWatch::new(
+            DepthReader::Sqlite(porchlight_journal::Queue::new(&journal)),
+            work.watch_interval,
+        )
+        .consumed_by(source.state());
+        watch.register(&mut metrics);
         let parts = WorkerParts {
-            source: Source::Sqlite(source(&journal, &work, tokens.worker.clone())),
+            source,
             queue,
             ledger: Ledger::Sqlite(ledger(&journal, &work)),
             outlet: match callback {
@@ -126,6 +135,7 @@ impl Standalone {
             admin,
             edge,
             worker,
+            watch,
             journal,
             tokens,
         })
@@ -170,6 +180,8 @@ impl Standalone {
             admin: admin_stop,
         } = self.tokens;
         let mut watched = tokio::spawn(admin::serve(self.admin_listener, self.admin, admin_stop.clone()));
+        // It only looks, and has nothing to finish.
+        tokio::spawn(self.watch.run(worker_stop.clone()));
         // Also when it panics: an edge that goes on answering 200 while nobody works would only hide that.
         let ended = worker_stop.clone().drop_guard();
         let worker = self.worker.run(worker_stop.clone());

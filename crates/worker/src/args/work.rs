@@ -3,6 +3,7 @@
 //! Nothing is checked here.
 
 use clap::Args as Group;
+use porchlight_monitor::WatchArgs;
 
 /// Bounds and spans of the work, as text; [`crate::WorkSettings::check`] reads them.
 #[derive(Debug, Group)]
@@ -80,4 +81,6 @@ pub struct WorkArgs {
         default_value = "10s"
     )]
     pub(crate) stop_grace: String,
+    #[command(flatten)]
+    pub(crate) watch: WatchArgs,
 }

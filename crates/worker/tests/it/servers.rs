@@ -109,6 +109,7 @@ impl Form for Bench {
             admin_token: setup.token,
             keys: setup.keys,
             prefetch_ramp: setup.prefetch_ramp,
+            management: None,
             callback: setup.callback,
             work: setup.work,
         };
