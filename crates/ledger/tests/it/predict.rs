@@ -145,6 +145,7 @@ async fn news_of_an_account_counts_what_all_its_devices_would_owe(place: Place) 
     apply(&ledger, &news_of("device_online", "dev-7", "other", 50), 0)
         .await
         .unwrap();
+    ledger.register("dev-7", &registration("op"), 0).await.unwrap();
     let removal = news_of("app_integration_removed", "", "acct", 60);
     let predicted = predict_one(&place, &ledger, &removal, 5).await;
     assert_eq!(
