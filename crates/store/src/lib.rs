@@ -21,6 +21,7 @@ mod carry_marks;
 mod connection;
 mod devices;
 mod error;
+mod examine;
 mod keys;
 pub mod marks;
 mod operations;
@@ -34,6 +35,7 @@ mod store;
 
 pub use devices::{PAGE_DEVICES_MAX, PageError};
 pub use error::{ConnectError, StoreError};
+pub use examine::{ServerClock, ServerReport};
 pub use operations::RegisterError;
 pub use outbox::CLAIM_MAX;
 pub use porchlight_device::ledger::{Backlog, DeviceFilter, Spread};

@@ -48,6 +48,7 @@ struct Inner {
     connections: Connections,
     marks: Marks,
     address: String,
+    tls: Option<(String, u16)>,
     settle_ms: i64,
     head_start_ms: i64,
     hold_min_ms: i64,
@@ -136,6 +137,10 @@ impl Store {
             let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         }
         let address = server.addr().to_string();
+        let tls = match server.addr() {
+            redis::ConnectionAddr::TcpTls { host, port, .. } => Some((host.clone(), *port)),
+            _ => None,
+        };
         let connections = Connections::new(
             server,
             config.connections,
@@ -149,6 +154,7 @@ impl Store {
                 connections,
                 marks: Marks::new(),
                 address,
+                tls,
                 settle_ms: milliseconds(config.settle),
                 head_start_ms: milliseconds(config.head_start),
                 hold_min_ms: milliseconds(config.hold_min),
@@ -160,6 +166,12 @@ impl Store {
     /// Host and port, or the path of a socket.
     pub fn address(&self) -> &str {
         &self.inner.address
+    }
+
+    /// Host and port, where it is spoken to under TLS.
+    pub fn tls_endpoint(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.inner.tls.as_ref()?;
+        Some((host, *port))
     }
 
     /// How many connections it holds: calls with different shards below this number do not wait for each other.
