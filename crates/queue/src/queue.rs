@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use porchlight_broker::{Outgoing, PublishDeadlines, Publisher};
 use porchlight_event::Envelope;
+use porchlight_event::envelope::header;
 use porchlight_event::queue::{DeadLetter, DeathNote, QueueState, RetryTier};
 use porchlight_journal::{JournalError, Limits};
 use tokio::sync::watch;
@@ -49,6 +50,8 @@ pub struct CommandLetter<'a> {
     pub kind: &'a str,
     /// Its JSON body.
     pub body: &'a [u8],
+    /// Where in a trace it was decided.
+    pub traceparent: Option<&'a str>,
 }
 
 /// Numbers for metrics, as of one moment; totals count since the start. What an implementation has not stays 0.
@@ -157,7 +160,10 @@ impl Queue {
         match self {
             Self::RabbitMq(publisher) => {
                 let body = letter.body.to_vec().into();
-                let outgoing = Outgoing::dead_command(letter.id, letter.action, letter.kind, body, note);
+                let mut outgoing = Outgoing::dead_command(letter.id, letter.action, letter.kind, body, note);
+                if let Some(traceparent) = letter.traceparent {
+                    outgoing.headers_mut().set_text(header::TRACEPARENT, traceparent);
+                }
                 publish(publisher, outgoing, deadlines).await
             }
             Self::Sqlite(queue) => {
@@ -166,6 +172,7 @@ impl Queue {
                     id: letter.id,
                     key: &key,
                     body: letter.body,
+                    traceparent: letter.traceparent,
                 };
                 store(queue.bury_command(command, note, deadlines.into())).await
             }

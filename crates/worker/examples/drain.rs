@@ -121,6 +121,7 @@ async fn main() {
             keys: watch::channel(None).1,
             prefetch_ramp: Duration::ZERO,
             management: None,
+            trace: None,
             work,
             callback: None,
         };

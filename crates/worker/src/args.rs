@@ -6,6 +6,7 @@ mod work;
 
 use clap::{Args as Group, Parser};
 use porchlight_monitor::ManagementArgs;
+use porchlight_service::trace::TraceArgs;
 
 pub use work::WorkArgs;
 
@@ -40,6 +41,8 @@ pub struct Args {
     pub(crate) callback: CallbackArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// Where a person looks at it.

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use porchlight_device::ledger::{Backlog, DeviceFilter};
 use porchlight_device::view::{DevicePage, DeviceView, OperationView};
-use porchlight_device::{Command, News, Outcome, Registration, Status};
+use porchlight_device::{Command, News, Outcome, Reason, Registration, Status};
+use porchlight_event::TraceParent;
 use porchlight_ledger::{Ledger, LedgerError, PageError, RegisterError};
 use porchlight_service::LogGate;
 use tokio::sync::watch;
@@ -32,6 +33,8 @@ pub(crate) enum Answer {
     Settled {
         /// What became of it.
         outcome: Outcome,
+        /// Why.
+        reason: Reason,
         /// Newly owed.
         commands: Vec<Command>,
     },
@@ -119,8 +122,21 @@ impl Clerk {
                     reason,
                     commands,
                 } = decision;
-                tracing::debug!(event.id = ?news.event_id, outcome = outcome.code(), reason = reason.code(), "settled");
-                Answer::Settled { outcome, commands }
+                let trace = news.traceparent.as_ref().map(TraceParent::trace_id);
+                tracing::debug!(
+                    event.id = news.event_id,
+                    event.type = news.event_type,
+                    outcome = outcome.code(),
+                    reason = reason.code(),
+                    commands = commands.len(),
+                    trace.id = trace,
+                    "event settled"
+                );
+                Answer::Settled {
+                    outcome,
+                    reason,
+                    commands,
+                }
             }
             Err(error) if error.is_fault() => Answer::Fault,
             Err(error) => {

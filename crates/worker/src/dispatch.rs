@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use porchlight_device::Command;
+use porchlight_event::TraceParent;
 use porchlight_event::queue::DeathNote;
 use porchlight_queue::{CommandLetter, Deadlines, Queue};
 use tokio::sync::mpsc;
@@ -194,8 +195,14 @@ impl Shared {
     async fn try_send(&self, command: &Command) -> CommandResult {
         let begun_ms = now_ms();
         match self.outlet.send(command).await {
-            Ok(()) if self.clerk.confirm(command).await => CommandResult::Sent,
-            Ok(()) => CommandResult::Unnoted,
+            Ok(()) => {
+                log_sent(command);
+                if self.clerk.confirm(command).await {
+                    CommandResult::Sent
+                } else {
+                    CommandResult::Unnoted
+                }
+            }
             Err(Undelivered::HeldBack) => CommandResult::Left,
             Err(Undelivered::Failed(words)) => {
                 let age_ms = begun_ms.saturating_sub(command.issued_at_ms);
@@ -217,11 +224,13 @@ impl Shared {
     /// A copy among the dead letters first; struck off only when that is stored.
     async fn give_up(&self, command: &Command, words: &str) -> CommandResult {
         let (id, body, (reason, stage)) = (command.id(), command.body(), GAVE_UP);
+        let traceparent = command.cause.traceparent.as_ref();
         let letter = CommandLetter {
             id: &id,
             action: command.action.code(),
             kind: &command.kind,
             body: &body,
+            traceparent: traceparent.map(TraceParent::as_str),
         };
         let note = DeathNote {
             reason,
@@ -241,6 +250,7 @@ impl Shared {
         tracing::warn!(
             command.id = id,
             error = words,
+            trace.id = traceparent.map(TraceParent::trace_id),
             "a command was given up; it is among the dead letters"
         );
         if self.clerk.give_up(command).await {
@@ -253,4 +263,18 @@ impl Shared {
     fn count(&self, command: &Command, result: CommandResult) {
         self.metrics.command(command.action.code(), result);
     }
+}
+
+fn log_sent(command: &Command) {
+    let cause = &command.cause;
+    tracing::debug!(
+        command.id = command.id(),
+        action = command.action.code(),
+        generation = command.generation,
+        operation.id = command.operation_id,
+        device.id = command.device_id,
+        event.id = cause.event_id,
+        trace.id = cause.traceparent.as_ref().map(TraceParent::trace_id),
+        "command sent"
+    );
 }

@@ -27,6 +27,7 @@ mod ready;
 mod scaled;
 mod settings;
 mod settle;
+mod spans;
 mod sweep;
 mod work_loop;
 mod worker;

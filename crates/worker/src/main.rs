@@ -59,6 +59,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
             keys,
             prefetch_ramp: settings.prefetch_ramp,
             management: settings.management,
+            trace: settings.trace,
             work: settings.work,
             callback: settings.callback,
         };

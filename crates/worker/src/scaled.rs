@@ -11,6 +11,7 @@ use porchlight_broker::{
 use porchlight_ledger::Ledger;
 use porchlight_monitor::{Management, QueueWatch};
 use porchlight_queue::{DepthReader, Queue, Source};
+use porchlight_service::trace::{TraceSettings, Traces};
 use porchlight_service::{Admin, AdminLimits, Metrics, Secret, admin};
 use porchlight_store::{Store, StoreConfig};
 use tokio::net::TcpListener;
@@ -46,6 +47,8 @@ pub struct WorkerConfig {
     pub prefetch_ramp: Duration,
     /// The broker's management API, where one is named; only metrics are made of it.
     pub management: Option<Management>,
+    /// Where traces go, if anywhere.
+    pub trace: Option<TraceSettings>,
     /// Bounds and spans.
     pub work: WorkSettings,
     /// Calls to partners' services in place of the broker's exchange.
@@ -62,7 +65,9 @@ pub async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let mut metrics = Metrics::new(env!("CARGO_PKG_VERSION"), "worker");
+    let version = env!("CARGO_PKG_VERSION");
+    let traces = Traces::start(config.trace.take(), "porchlight-worker", version);
+    let mut metrics = Metrics::new(version, "worker");
     let worker = Worker::prepare(open(&config, &stop)?, &mut metrics);
     let depths = broker::DepthReader::new(config.amqp.clone(), WATCH_ROLE);
     let watch = QueueWatch::new(DepthReader::RabbitMq(depths), config.work.watch_interval)
@@ -81,7 +86,7 @@ pub async fn run(
     let admin_stop = CancellationToken::new();
     let mut serving = tokio::spawn(admin::serve(listener, shown, admin_stop.clone()));
     let mut working = std::pin::pin!(worker.run(stop.clone()));
-    tokio::select! {
+    let ended = tokio::select! {
         ended = &mut working => {
             admin_stop.cancel();
             let served = serving.await.map_err(RunError::Panicked);
@@ -90,10 +95,12 @@ pub async fn run(
         served = &mut serving => {
             stop.cancel();
             let ended = working.await;
-            served.map_err(RunError::Panicked)?;
-            ended.and(Err(RunError::Part("admin listener")))
+            let served = served.map_err(RunError::Panicked);
+            served.and(ended).and(Err(RunError::Part("admin listener")))
         }
-    }
+    };
+    traces.close().await;
+    ended
 }
 
 /// Opens queue and ledger. That a server does not answer shows later.

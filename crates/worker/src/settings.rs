@@ -9,6 +9,7 @@ use clap::CommandFactory as _;
 use porchlight_broker::BrokerUrls;
 use porchlight_monitor::Management;
 use porchlight_service::telemetry::LogSettings;
+use porchlight_service::trace::TraceSettings;
 use porchlight_service::{Checker, Problems, Secret};
 
 use crate::args::{Args, WorkArgs};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub prefetch_ramp: Duration,
     /// The broker's management API, where one is named.
     pub management: Option<Management>,
+    /// Where traces go, if anywhere.
+    pub trace: Option<TraceSettings>,
     /// The work itself.
     pub work: WorkSettings,
     /// Callbacks in place of the broker's exchange.
@@ -103,6 +106,7 @@ impl Settings {
             Duration::ZERO..=Duration::from_secs(600),
         );
         let management = args.servers.management.management(&mut checker);
+        let trace = TraceSettings::check(&mut checker, &args.trace);
         let work = WorkSettings::check(&mut checker, &args.work);
         let callback = CallbackSettings::check(&mut checker, &args.callback);
         // Where one of the two is missing its problem was noted, so `finish` fails first.
@@ -118,6 +122,7 @@ impl Settings {
             keys,
             prefetch_ramp,
             management,
+            trace,
             work,
             callback,
         })

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use porchlight_device::{Command, News, Outcome};
-use porchlight_event::Envelope;
 use porchlight_event::queue::{DeathNote, Delivery, RetryTier};
+use porchlight_event::{Envelope, TraceParent};
 use porchlight_queue::{Deadlines, Queue, QueueError, SourceHandle, Stored};
 use porchlight_service::LogGate;
 
@@ -20,6 +20,7 @@ use crate::keys::KeysInForce;
 use crate::metrics::{WorkerMetrics, fresh_since, type_label};
 use crate::now_ms;
 use crate::piece::Piece;
+use crate::spans::AtWork;
 
 /// For one copy to be confirmed: a queue that works answers in milliseconds.
 const COPY_CONFIRM_MAX: Duration = Duration::from_secs(5);
@@ -75,6 +76,7 @@ pub(crate) enum Failed {
 struct Copy {
     envelope: Envelope,
     fate: Fate,
+    at_work: AtWork,
 }
 
 enum Fate {
@@ -89,47 +91,54 @@ enum Fate {
     },
 }
 
-/// News on its way into the ledger; beside each what is needed to bury it instead, and how often it was refused.
+/// News on its way into the ledger; beside each its case.
 #[derive(Default)]
 struct Candidates {
     news: Vec<News>,
-    beside: Vec<(Envelope, u32)>,
+    cases: Vec<Case>,
+}
+
+/// What is needed to bury news instead, and how it went so far.
+struct Case {
+    envelope: Envelope,
+    at_work: AtWork,
+    refusals: u32,
 }
 
 impl Candidates {
     fn with_capacity(count: usize) -> Self {
         Self {
             news: Vec::with_capacity(count),
-            beside: Vec::with_capacity(count),
+            cases: Vec::with_capacity(count),
         }
     }
 
-    fn push(&mut self, news: News, envelope: Envelope, refusals: u32) {
+    fn push(&mut self, news: News, case: Case) {
         self.news.push(news);
-        self.beside.push((envelope, refusals));
+        self.cases.push(case);
     }
 
     /// Those that were refused before alone, and the others together before them.
     fn into_requests(self) -> Vec<Self> {
-        if self.beside.iter().all(|(_, refusals)| *refusals == 0) {
+        if self.cases.iter().all(|case| case.refusals == 0) {
             return vec![self];
         }
         let mut requests = vec![Self::default()];
-        for (news, (envelope, refusals)) in self.into_iter() {
-            if refusals > 0 {
+        for (news, case) in self.into_iter() {
+            if case.refusals > 0 {
                 requests.push(Self::default());
                 let last = requests.len() - 1;
-                requests[last].push(news, envelope, refusals);
+                requests[last].push(news, case);
             } else {
-                requests[0].push(news, envelope, refusals);
+                requests[0].push(news, case);
             }
         }
         requests.retain(|request| !request.news.is_empty());
         requests
     }
 
-    fn into_iter(self) -> impl Iterator<Item = (News, (Envelope, u32))> {
-        self.news.into_iter().zip(self.beside)
+    fn into_iter(self) -> impl Iterator<Item = (News, Case)> {
+        self.news.into_iter().zip(self.cases)
     }
 }
 
@@ -171,18 +180,34 @@ impl Settler {
         let now_ms = now_ms();
         let mut candidates = Candidates::with_capacity(deliveries.len());
         let mut copies = Vec::new();
-        for Delivery { envelope, .. } in deliveries {
+        for delivery in deliveries {
+            let mut at_work = AtWork::begin(&delivery);
+            let envelope = delivery.envelope;
             match decide(&envelope, keys.as_deref(), now_ms) {
-                Decision::Apply(news) => candidates.push(*news, envelope, 0),
+                Decision::Apply(mut news) => {
+                    at_work.apply(&news.event_type, &news.event_id);
+                    news.traceparent = at_work.traceparent(&envelope);
+                    let refusals = 0;
+                    candidates.push(
+                        *news,
+                        Case {
+                            envelope,
+                            at_work,
+                            refusals,
+                        },
+                    );
+                }
                 Decision::PutOff { tier, attempt, kind } => {
                     copies.push(Copy {
                         envelope: Envelope { attempt, ..envelope },
                         fate: Fate::PutOff { tier, kind },
+                        at_work,
                     });
                 }
                 Decision::Bury(death) => copies.push(Copy {
                     envelope,
                     fate: Fate::Buried { death, at_ms: now_ms },
+                    at_work,
                 }),
             }
         }
@@ -199,25 +224,32 @@ impl Settler {
         let mut commands = Vec::new();
         let mut hopeless = Vec::new();
         let mut hold = Hold::new(self.hold_max);
+        let mut tries = 0;
         while !left.news.is_empty() {
+            tries += 1;
             let mut again = Candidates::default();
-            for ((news, (envelope, refusals)), answer) in self.ask(turn, left).await {
+            for ((news, mut case), answer) in self.ask(turn, left).await {
                 match answer {
                     Answer::Settled {
                         outcome,
+                        reason,
                         commands: owed,
                     } => {
+                        case.at_work.settled(outcome, reason, tries);
                         self.metrics.settled(type_label(&news.event_type), outcome.code());
                         if matches!(outcome, Outcome::Applied | Outcome::Recorded) {
                             self.metrics.lag.applied(news.timestamp_ms);
                         }
                         commands.extend(owed);
                     }
-                    Answer::Refused if refusals + 1 >= REFUSALS_MAX && self.clerk.probe().await => {
-                        hopeless.push(bury_hopeless(news, envelope));
+                    Answer::Refused if case.refusals + 1 >= REFUSALS_MAX && self.clerk.probe().await => {
+                        hopeless.push(bury_hopeless(news, case));
                     }
-                    Answer::Refused => again.push(news, envelope, refusals + 1),
-                    Answer::Fault => again.push(news, envelope, refusals),
+                    Answer::Refused => {
+                        case.refusals += 1;
+                        again.push(news, case);
+                    }
+                    Answer::Fault => again.push(news, case),
                 }
             }
             left = again;
@@ -230,7 +262,7 @@ impl Settler {
     }
 
     /// Asks the ledger once about each: together, but for those that it refused before.
-    async fn ask(&self, turn: usize, all: Candidates) -> Vec<((News, (Envelope, u32)), Answer)> {
+    async fn ask(&self, turn: usize, all: Candidates) -> Vec<((News, Case), Answer)> {
         let mut answered = Vec::with_capacity(all.news.len());
         let mut is_up = true;
         for some in all.into_requests() {
@@ -270,6 +302,10 @@ impl Settler {
 
     async fn copy_one(&self, copy: Copy, incarnation: u64) -> Result<(), Failed> {
         let mut hold = Hold::new(self.hold_max);
+        let copying = match &copy.fate {
+            Fate::PutOff { .. } => copy.at_work.copy("put off", "porchlight.retry"),
+            Fate::Buried { .. } => copy.at_work.copy("bury", "porchlight.dead"),
+        };
         loop {
             match self.store(&copy).await {
                 Ok(_) => break,
@@ -277,12 +313,23 @@ impl Settler {
             }
             self.wait(&mut hold, incarnation, Failed::Queue).await?;
         }
+        drop(copying);
         match copy.fate {
-            Fate::PutOff { kind, .. } => self.metrics.settled(kind, "later"),
+            Fate::PutOff { kind, .. } => {
+                self.metrics.settled(kind, "later");
+                tracing::debug!(
+                    message.id = copy.envelope.message_id,
+                    attempt = copy.envelope.attempt,
+                    trace.id = trace_id(&copy.envelope),
+                    "event put off"
+                );
+                copy.at_work.copied("later", None);
+            }
             Fate::Buried { death, .. } => {
                 self.metrics.settled(death.kind, "dead");
                 self.metrics.buried(death.reason);
                 self.log_death(&copy.envelope, &death);
+                copy.at_work.copied("dead", Some(death.reason));
             }
         }
         Ok(())
@@ -296,6 +343,7 @@ impl Settler {
                 reason = death.reason,
                 stage = death.stage.code(),
                 detail = death.detail,
+                trace.id = trace_id(envelope),
                 suppressed,
                 "event dead-lettered"
             );
@@ -319,14 +367,22 @@ impl Settler {
     }
 }
 
-fn bury_hopeless(news: News, envelope: Envelope) -> Copy {
+fn bury_hopeless(news: News, mut case: Case) -> Copy {
     let detail = format!("the ledger failed on it {REFUSALS_MAX} times although it takes writes");
     let death = Death::new("ledger_refused", Stage::Apply, detail).of(&news.event_type, news.event_id);
     let at_ms = now_ms();
+    case.at_work.refused();
     Copy {
-        envelope,
+        envelope: case.envelope,
         fate: Fate::Buried { death, at_ms },
+        at_work: case.at_work,
     }
+}
+
+/// For a line of the log.
+fn trace_id(envelope: &Envelope) -> String {
+    let carried = envelope.traceparent.as_deref().and_then(TraceParent::parse);
+    carried.map_or_else(String::new, |carried| carried.trace_id().to_owned())
 }
 
 /// A foreign id as a log line shows it: escaped, and cut where it is long.

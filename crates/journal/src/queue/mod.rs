@@ -50,6 +50,8 @@ pub struct Command<'a> {
     pub key: &'a str,
     /// Its JSON body.
     pub body: &'a [u8],
+    /// Where in a trace it was decided.
+    pub traceparent: Option<&'a str>,
 }
 
 impl Queue {
@@ -128,6 +130,7 @@ impl Queue {
         let envelope = Envelope {
             message_id: command.id.to_owned(),
             content_type: Some("application/json".to_owned()),
+            traceparent: command.traceparent.map(str::to_owned),
             ..Envelope::bare(command.body.to_vec().into())
         };
         let letter = rows::Letter::of(envelope, Origin::Callback, command.key, note);

@@ -161,6 +161,7 @@ impl Site {
             action: command.action.code(),
             kind: &command.kind,
             body: &command.body(),
+            traceparent: None,
         };
         let note = note("receiver_failed");
         self.queue

@@ -24,12 +24,15 @@ async fn bury_all(bench: &Bench, texts: &[&str]) {
     }
 }
 
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 async fn bury_command(bench: &Bench, id: &str) {
     let letter = CommandLetter {
         id,
         action: "resume",
         kind: "clip",
         body: b"{\"id\":1}",
+        traceparent: Some(TRACE),
     };
     bench.queue.bury_command(letter, NOTE, soon()).await.unwrap();
 }
@@ -164,7 +167,11 @@ pub(crate) async fn owed_again(mut bench: Bench) {
     for id in ["owed", "overtaken", "failing"] {
         bury_command(&bench, id).await;
     }
-    let (summary, fates) = replay(&bench, &ReplayOptions::default(), |_| true).await;
+    let wanted = |letter: &DeadLetter| {
+        assert_eq!(letter.envelope.traceparent.as_deref(), Some(TRACE));
+        true
+    };
+    let (summary, fates) = replay(&bench, &ReplayOptions::default(), wanted).await;
     assert_eq!((summary.replayed, summary.overtaken), (1, 1));
     let why = "the ledger is away".to_owned();
     assert_eq!(summary.stopped_by, Some(StopReason::Owe(why.clone())));

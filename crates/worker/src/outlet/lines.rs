@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use porchlight_device::Command;
 use porchlight_service::LogGate;
+use porchlight_service::trace::Kind;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Undelivered;
+use crate::spans::Sending;
 
 /// Lines that wait for the thread.
 const WAITING_MAX: usize = 256;
@@ -78,6 +80,7 @@ impl Lines {
     }
 
     pub(super) async fn send(&self, command: &Command) -> Result<(), Undelivered> {
+        let mut sending = Sending::begin(command, Kind::Producer);
         let mut bytes = command.body();
         bytes.push(b'\n');
         let (written, answer) = oneshot::channel();
@@ -92,6 +95,7 @@ impl Lines {
             Ok(None) => "the thread that writes is gone".to_owned(),
             Err(_) => "the output did not take the line in time".to_owned(),
         };
+        sending.failed("not_written");
         // Nobody else notices when the program that reads has ended.
         if let Some(suppressed) = self.log_gate.admit("lines") {
             tracing::warn!(

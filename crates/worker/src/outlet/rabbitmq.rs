@@ -7,8 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use porchlight_broker::{Outgoing, PublishDeadlines, Publisher};
 use porchlight_device::Command;
+use porchlight_event::envelope::header;
+use porchlight_service::trace::Kind;
 
 use super::Undelivered;
+use crate::spans::Sending;
 
 /// Header with the operation's generation. Commands may arrive late and in any order, so a receiver remembers the
 /// largest (generation, action) it acted on, where pause < resume < cancel, and ignores what is not larger.
@@ -18,9 +21,17 @@ const CONFIRM_MAX: Duration = Duration::from_secs(5);
 
 pub(super) async fn send(publisher: &Publisher, command: &Command) -> Result<(), Undelivered> {
     let deadlines = PublishDeadlines::within(CONFIRM_MAX);
-    match publisher.publish(outgoing(command), deadlines).await {
+    let mut sending = Sending::begin(command, Kind::Producer);
+    let mut outgoing = outgoing(command);
+    if let Some(traceparent) = sending.traceparent(command) {
+        outgoing.headers_mut().set_text(header::TRACEPARENT, &traceparent);
+    }
+    match publisher.publish(outgoing, deadlines).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(Undelivered::Failed(error.to_string())),
+        Err(error) => {
+            sending.failed("not_confirmed");
+            Err(Undelivered::Failed(error.to_string()))
+        }
     }
 }
 

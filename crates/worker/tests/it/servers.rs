@@ -110,6 +110,7 @@ impl Form for Bench {
             keys: setup.keys,
             prefetch_ramp: setup.prefetch_ramp,
             management: None,
+            trace: None,
             callback: setup.callback,
             work: setup.work,
         };

@@ -13,11 +13,13 @@ use bytes::Bytes;
 use porchlight_device::Command;
 use porchlight_event::WebhookSecrets;
 use porchlight_service::client::{Client, SendError, StatusCode};
+use porchlight_service::trace::Kind;
 use porchlight_service::{LogGate, Metrics};
 use tokio::time::Instant;
 
 use super::{Lane, Undelivered};
 use crate::now_ms;
+use crate::spans::Sending;
 
 pub use breaker::BreakerBounds;
 pub use settings::{CallbackSettings, ReceiverError, ReceiverSettings};
@@ -132,9 +134,10 @@ impl Callback {
             return Err(Undelivered::HeldBack);
         };
         let begun = Instant::now();
+        let mut sending = Sending::begin(command, Kind::Client);
         let attempt = {
             let _inflight = receiver.metrics.count_inflight();
-            receiver.post(command, &self.secrets).await
+            receiver.post(command, &self.secrets, &mut sending).await
         };
         receiver.metrics.seconds.observe(begun.elapsed().as_secs_f64());
         let result = attempt.as_ref().err().map_or("delivered", AttemptError::code);
@@ -147,6 +150,7 @@ impl Callback {
                 None
             }
             Err(error) => {
+                sending.failed(error.code());
                 let opened = pass.failed();
                 receiver.complain(error, opened);
                 Some(Undelivered::Failed(error.to_string()))
@@ -174,18 +178,26 @@ impl Receiver {
         }
     }
 
-    async fn post(&self, command: &Command, secrets: &WebhookSecrets) -> Result<(), AttemptError> {
+    async fn post(
+        &self,
+        command: &Command,
+        secrets: &WebhookSecrets,
+        sending: &mut Sending,
+    ) -> Result<(), AttemptError> {
         let (id, body) = (command.id(), Bytes::from(command.body()));
         let timestamp_s = now_ms() / 1000;
         let (timestamp, signature) = (timestamp_s.to_string(), secrets.sign(&id, timestamp_s, &body));
-        let headers = [
+        let traceparent = sending.traceparent(command);
+        let mut headers = vec![
             ("content-type", "application/json"),
             ("user-agent", USER_AGENT),
             ("webhook-id", id.as_str()),
             ("webhook-timestamp", &timestamp),
             ("webhook-signature", &signature),
         ];
+        headers.extend(traceparent.as_deref().map(|place| ("traceparent", place)));
         let status = self.client.deliver("POST", &self.path, &headers, body).await?;
+        sending.answered(status.as_u16());
         if status.is_success() {
             Ok(())
         } else {
