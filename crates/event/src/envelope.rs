@@ -4,6 +4,8 @@
 
 use bytes::Bytes;
 
+use crate::TraceParent;
+
 /// Names of the message headers; all begin with `x-porchlight-`.
 pub mod header {
     /// Milliseconds since the epoch at which the ingress had read the whole request.
@@ -78,6 +80,13 @@ impl Envelope {
             replay: 0,
         }
     }
+
+    /// The id of the trace that it is a part of, where it carries one that can be read.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&str> {
+        let carried = self.traceparent.as_deref()?;
+        TraceParent::parse(carried).and(carried.get(3..35))
+    }
 }
 
 /// Shows ids and sizes only: an envelope in a log line must not spill the body or the signature.
@@ -97,6 +106,16 @@ impl std::fmt::Debug for Envelope {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trace_is_known_by_what_is_well_formed_only() {
+        let mut envelope = Envelope::bare(Bytes::new());
+        assert_eq!(envelope.trace_id(), None);
+        envelope.traceparent = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned());
+        assert_eq!(envelope.trace_id(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        envelope.traceparent = Some("x".repeat(55));
+        assert_eq!(envelope.trace_id(), None);
+    }
 
     #[test]
     fn debug_shows_neither_body_nor_signature() {

@@ -44,6 +44,16 @@ pub(crate) enum Stored {
     Spool,
 }
 
+impl Stored {
+    /// The place, as a word.
+    pub(crate) fn place(&self) -> &'static str {
+        match self {
+            Self::Queue { .. } => "queue",
+            Self::Spool => "spool",
+        }
+    }
+}
+
 /// Why an event is not known to be stored. All are ours, and Ring's next attempt may succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StoreFailure {

@@ -9,6 +9,7 @@
 //! - [`Daemon`]: one of this workspace's binaries as a child process.
 //! - [`http`]: raw requests, byte by byte where a test needs that; [`LoadGenerator`]: many signed ones.
 //! - [`Receiver`]: a partner's service that receives callbacks, or refuses to.
+//! - [`Collector`]: takes traces, and shows their spans.
 //! - [`wait_for`]: the only way a test waits.
 
 pub mod daemon;
@@ -25,6 +26,7 @@ pub mod redis;
 pub mod relay;
 pub mod report;
 mod resp;
+pub mod spans;
 
 pub use daemon::{Daemon, binary};
 pub use load::{LoadGenerator, RingSchedule};
@@ -36,3 +38,4 @@ pub use receiver::Receiver;
 pub use redis::Redis;
 pub use relay::{Direction, Relay};
 pub use report::Report;
+pub use spans::{Collector, SeenSpan};

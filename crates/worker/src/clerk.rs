@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::hold::Hold;
 use crate::metrics::WorkerMetrics;
-use crate::now_ms;
+use crate::{now_ms, shown};
 
 /// Most commands that one sweep claims; more than are sent in one interval would only be held back from others.
 const CLAIM_MAX: usize = 1024;
@@ -124,8 +124,8 @@ impl Clerk {
                 } = decision;
                 let trace = news.traceparent.as_ref().map(TraceParent::trace_id);
                 tracing::debug!(
-                    event.id = news.event_id,
-                    event.type = news.event_type,
+                    event.id = shown(&news.event_id),
+                    event.type = shown(&news.event_type),
                     outcome = outcome.code(),
                     reason = reason.code(),
                     commands = commands.len(),

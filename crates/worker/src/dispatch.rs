@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clerk::Clerk;
 use crate::metrics::{CommandResult, WorkerMetrics};
-use crate::now_ms;
 use crate::outlet::{Outlet, Undelivered};
+use crate::{now_ms, shown};
 
 use in_hand::{Entry, InHand};
 
@@ -271,9 +271,9 @@ fn log_sent(command: &Command) {
         command.id = command.id(),
         action = command.action.code(),
         generation = command.generation,
-        operation.id = command.operation_id,
-        device.id = command.device_id,
-        event.id = cause.event_id,
+        operation.id = shown(&command.operation_id),
+        device.id = shown(&command.device_id),
+        event.id = shown(&cause.event_id),
         trace.id = cause.traceparent.as_ref().map(TraceParent::trace_id),
         "command sent"
     );

@@ -42,6 +42,13 @@ pub use scaled::{WorkerConfig, run};
 pub use settings::{Settings, WorkSettings};
 pub use worker::{RunError, Worker, WorkerParts};
 
+/// A foreign id as a log line shows it: escaped, and cut where it is long.
+pub(crate) fn shown(id: impl AsRef<str>) -> String {
+    const CHARS_MAX: usize = 128;
+    let chars = id.as_ref().chars().take(CHARS_MAX);
+    chars.flat_map(char::escape_default).collect()
+}
+
 /// Milliseconds since the epoch.
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

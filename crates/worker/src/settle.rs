@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use porchlight_device::{Command, News, Outcome};
+use porchlight_event::Envelope;
 use porchlight_event::queue::{DeathNote, Delivery, RetryTier};
-use porchlight_event::{Envelope, TraceParent};
 use porchlight_queue::{Deadlines, Queue, QueueError, SourceHandle, Stored};
 use porchlight_service::LogGate;
 
@@ -18,9 +18,9 @@ use crate::decide::{Death, Decision, Stage, decide};
 use crate::hold::Hold;
 use crate::keys::KeysInForce;
 use crate::metrics::{WorkerMetrics, fresh_since, type_label};
-use crate::now_ms;
 use crate::piece::Piece;
 use crate::spans::AtWork;
+use crate::{now_ms, shown};
 
 /// For one copy to be confirmed: a queue that works answers in milliseconds.
 const COPY_CONFIRM_MAX: Duration = Duration::from_secs(5);
@@ -320,7 +320,7 @@ impl Settler {
                 tracing::debug!(
                     message.id = copy.envelope.message_id,
                     attempt = copy.envelope.attempt,
-                    trace.id = trace_id(&copy.envelope),
+                    trace.id = copy.envelope.trace_id(),
                     "event put off"
                 );
                 copy.at_work.copied("later", None);
@@ -339,11 +339,11 @@ impl Settler {
         if let Some(suppressed) = self.log_gate.admit(death.reason) {
             tracing::warn!(
                 message.id = envelope.message_id,
-                event.id = shown(death.event_id.as_deref()),
+                event.id = death.event_id.as_deref().map(shown),
                 reason = death.reason,
                 stage = death.stage.code(),
                 detail = death.detail,
-                trace.id = trace_id(envelope),
+                trace.id = envelope.trace_id(),
                 suppressed,
                 "event dead-lettered"
             );
@@ -377,20 +377,4 @@ fn bury_hopeless(news: News, mut case: Case) -> Copy {
         fate: Fate::Buried { death, at_ms },
         at_work: case.at_work,
     }
-}
-
-/// For a line of the log.
-fn trace_id(envelope: &Envelope) -> String {
-    let carried = envelope.traceparent.as_deref().and_then(TraceParent::parse);
-    carried.map_or_else(String::new, |carried| carried.trace_id().to_owned())
-}
-
-/// A foreign id as a log line shows it: escaped, and cut where it is long.
-fn shown(id: Option<&str>) -> String {
-    const CHARS_MAX: usize = 128;
-    id.unwrap_or_default()
-        .chars()
-        .take(CHARS_MAX)
-        .flat_map(char::escape_default)
-        .collect()
 }

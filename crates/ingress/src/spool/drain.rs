@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use porchlight_event::queue::{AckOutcome, Batch, QueueState};
 use porchlight_journal::Source;
 use porchlight_queue::{Deadlines, Queue, QueueError};
+use porchlight_service::trace::{self, Kind, Parent};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -67,7 +68,14 @@ impl Drainer {
                     until: Instant::now() + CONFIRM_MAX,
                 };
                 let envelope = &batch.deliveries[*index].envelope;
-                self.target.accept(envelope, deadlines).await.err()
+                let parent = Parent::Carried(envelope.traceparent.as_deref());
+                let mut span = trace::begin("hand over", Kind::Producer, parent);
+                span.text("messaging.message.id", &envelope.message_id);
+                let failure = self.target.accept(envelope, deadlines).await.err();
+                if failure.is_some() {
+                    span.failed("not_confirmed");
+                }
+                failure
             });
             let failures: Vec<Option<QueueError>> = join_all(attempts).await;
             let before = open.len();
