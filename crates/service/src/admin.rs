@@ -2,6 +2,8 @@
 //!
 //! Never public. It knows no path of the API and decides nothing about readiness; both are functions it is given.
 
+mod places;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,16 +18,16 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::guarded_io::{ConnectionLimits, ConnectionPhase, GuardedIo};
 use crate::http::{self, Answer};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{Format, Metrics};
 use crate::readiness::{NotReady, Note, Readiness, ReadyFn};
 use crate::settings::Secret;
 use crate::stop::{self, Drained};
+use places::{Place, Places};
 
 /// A future in a box, as functions behind a pointer give it.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -167,15 +169,16 @@ impl ApiResponse {
 
 /// Serves until `stop`, then gives open requests a second. Stop it last, so that a process that drains can be watched.
 pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(admin.limits.connections_max));
+    let places = Places::new(admin.limits.connections_max);
     let tasks = TaskTracker::new();
     let admin = Arc::new(admin);
+    // First somebody who wants a place, and then a place: the last one is not kept free by making others leave.
     let next = async || {
-        let permit = Arc::clone(&permits).acquire_owned().await;
-        (permit, http::accept(&listener).await.0)
+        let stream = http::accept(&listener).await.0;
+        Some((stream, places.take().await?))
     };
-    while let Some((Ok(permit), stream)) = stop.run_until_cancelled(next()).await {
-        tasks.spawn(connection(stream, Arc::clone(&admin), stop.clone(), permit));
+    while let Some(Some((stream, place))) = stop.run_until_cancelled(next()).await {
+        tasks.spawn(connection(stream, Arc::clone(&admin), stop.clone(), place));
     }
     drop(listener);
     if let Drained::Missed { left } = stop::drain(&tasks, STOP_GRACE).await {
@@ -183,14 +186,9 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    admin: Arc<Admin>,
-    stop: CancellationToken,
-    permit: OwnedSemaphorePermit,
-) {
+async fn connection(stream: TcpStream, admin: Arc<Admin>, stop: CancellationToken, mut place: Place) {
     let limits = admin.limits;
-    let places = Arc::clone(permit.semaphore());
+    let places = place.places();
     let io = GuardedIo::new(
         stream,
         ConnectionLimits {
@@ -201,8 +199,10 @@ async fn connection(
         },
     );
     let phase = io.phase();
+    let leave = place.seat(Arc::clone(&phase));
+    let quiet = Arc::clone(&phase);
     let service = service_fn(move |request| {
-        let crowded = places.available_permits() < limits.connections_max / SPARE_PART;
+        let crowded = places.free() < limits.connections_max / SPARE_PART;
         answer(Arc::clone(&admin), Arc::clone(&phase), crowded, request)
     });
     let builder = http::connection_builder(limits.head_bytes_max);
@@ -211,6 +211,14 @@ async fn connection(
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
         () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+        () = leave.cancelled() => {
+            // A request may have come at the last moment; it is answered.
+            if quiet.quiet_since().is_some() {
+                return;
+            }
             served.as_mut().graceful_shutdown();
             served.await
         }
@@ -274,8 +282,9 @@ async fn route(admin: &Admin, request: Request<Incoming>) -> Answer {
         ),
         "/readyz" => readiness((admin.ready)()),
         "/metrics" => {
-            let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
-            http::with_type(StatusCode::OK, kind, admin.metrics.encode().into())
+            let format = Format::asked_for(request.headers());
+            let kind = HeaderValue::from_static(format.content_type());
+            http::with_type(StatusCode::OK, kind, admin.metrics.encode_as(format).into())
         }
         _ => page.map_or_else(not_found, |page| (page.show)().0),
     }
@@ -362,90 +371,4 @@ fn method_not_allowed(allow: &'static str) -> Answer {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use super::*;
-
-    fn authorised(values: &[&str]) -> bool {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
-        }
-        is_authorised(&headers, &Secret::new("s3cret"))
-    }
-
-    #[test]
-    fn one_right_bearer_token_is_required() {
-        assert!(authorised(&["Bearer s3cret"]) && authorised(&["bearer s3cret"]));
-        for wrong in [
-            &[][..],
-            &[""],
-            &["Bearer"],
-            &["Bearer "],
-            &["Bearer s3cre"],
-            &["Basic s3cret"],
-            &["s3cret"],
-        ] {
-            assert!(!authorised(wrong), "{wrong:?}");
-        }
-        assert!(!authorised(&["Bearer s3cret", "Bearer s3cret"]));
-    }
-
-    #[tokio::test]
-    async fn readiness_tells_every_reason_and_every_note() {
-        let one = Readiness::from(vec![NotReady::new("broker", "no connection")]);
-        let other = Readiness {
-            reasons: Vec::new(),
-            notes: vec![Note {
-                code: "spooling",
-                message: "2 wait".to_owned(),
-                figures: [("events", 2)].into(),
-            }],
-        };
-        assert_eq!(readiness(other.clone()).status(), 200);
-        let answer = readiness(one.merge(other));
-        assert_eq!(answer.status(), 503);
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(
-            body,
-            &br#"{"status":"not_ready","reasons":[{"code":"broker","message":"no connection"}],"notes":[{"code":"spooling","message":"2 wait","events":2}]}"#[..]
-        );
-    }
-
-    #[tokio::test]
-    async fn idle_connections_leave_places_for_health_checks() {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let listener = http::listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let limits = AdminLimits {
-            connections_max: 4,
-            ..AdminLimits::default()
-        };
-        let admin = Admin {
-            ready: Arc::new(Readiness::default),
-            metrics: Arc::new(Metrics::new("0", "test")),
-            pages: Vec::new(),
-            api: None,
-            token: None,
-            limits,
-        };
-        let stop = CancellationToken::new();
-        let served = tokio::spawn(serve(listener, admin, stop.clone()));
-        let mut idle = Vec::new();
-        // Each is answered and stays open on its side; without spare places the fifth would wait for the others' end.
-        for _ in 0..8 {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream
-                .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-                .await
-                .unwrap();
-            let mut answer = [0; 15];
-            let read = tokio::time::timeout(Duration::from_secs(4), stream.read_exact(&mut answer)).await;
-            read.unwrap().unwrap();
-            assert_eq!(&answer, b"HTTP/1.1 200 OK");
-            idle.push(stream);
-        }
-        stop.cancel();
-        served.await.unwrap();
-    }
-}
+mod tests;

@@ -98,6 +98,11 @@ impl ConnectionPhase {
         self.phase.load(Relaxed) == FRESH
     }
 
+    /// Since when it has no request in work: since it was opened, since a head began, or since the last answer.
+    pub fn quiet_since(&self) -> Option<Instant> {
+        (self.phase.load(Relaxed) != REQUEST).then(|| self.since())
+    }
+
     fn enter(&self, phase: u8) {
         let ns = u64::try_from(self.opened_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.since_ns.store(ns, Relaxed);

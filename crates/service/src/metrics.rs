@@ -2,14 +2,17 @@
 //!
 //! Each daemon owns the names of its own metrics and registers them here before it serves.
 
+mod format;
+mod runtime;
+
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::process::ProcessCollector;
+pub use format::Format;
 
-/// The `Content-Type` of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use crate::process::ProcessCollector;
+use runtime::RuntimeCollector;
 
 /// Everything a process counts. Names begin with `porchlight_`, but for the usual `process_` ones.
 #[derive(Debug)]
@@ -18,13 +21,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A registry with build and process figures in it. `role` is what the process is, such as `ingress`.
+    /// A registry with build and process figures in it, and those of the runtime that this is called in. `role` is what
+    /// the process is, such as `ingress`.
     pub fn new(version: &'static str, role: &'static str) -> Self {
         let mut root = Registry::default();
         root.register_collector(Box::new(ProcessCollector::new()));
         let build = Info::new([("version", version), ("role", role)]);
         root.sub_registry_with_prefix("porchlight")
             .register("build", "What is running", build);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            root.sub_registry_with_prefix("porchlight_runtime")
+                .register_collector(Box::new(RuntimeCollector(runtime.metrics())));
+        }
         crate::trace::FIGURES.register(root.sub_registry_with_prefix("porchlight_trace"));
         Self { root }
     }
@@ -32,6 +40,11 @@ impl Metrics {
     /// Where to register; a metric `requests` here is `porchlight_<area>_requests` outside.
     pub fn area(&mut self, area: &str) -> &mut Registry {
         self.root.sub_registry_with_prefix(format!("porchlight_{area}"))
+    }
+
+    /// All metrics in the form that was asked for.
+    pub fn encode_as(&self, format: Format) -> String {
+        format.of(self.encode())
     }
 
     /// All metrics as OpenMetrics text.
@@ -63,5 +76,17 @@ mod tests {
             "{shown}"
         );
         assert!(shown.ends_with("# EOF\n"), "{shown}");
+        assert!(!shown.contains("porchlight_runtime_"), "no runtime: {shown}");
+    }
+
+    #[tokio::test]
+    async fn the_runtime_is_shown_that_it_is_made_in() {
+        let shown = Metrics::new("1.2.3", "test").encode();
+        for name in ["threads", "tasks", "queued_tasks", "busy_seconds_total"] {
+            assert!(
+                shown.contains(&format!("\nporchlight_runtime_{name} ")),
+                "{shown}"
+            );
+        }
     }
 }

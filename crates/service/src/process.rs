@@ -1,6 +1,6 @@
-//! Figures of this process from `/proc`: processor time, memory, open files and when it began.
+//! Figures of this process from `/proc`: processor time, memory, threads, files, disk and when it began.
 //!
-//! It reads at each scrape and keeps nothing; where `/proc` is missing the figures are left out.
+//! It reads at each scrape and keeps nothing; where `/proc` is missing or closed the figures are left out.
 
 use std::fmt;
 use std::fs;
@@ -23,6 +23,9 @@ pub(crate) struct ProcessCollector {
 struct Stat {
     cpu_seconds: f64,
     started_after_boot_seconds: f64,
+    threads: f64,
+    virtual_bytes: f64,
+    major_faults: f64,
 }
 
 impl ProcessCollector {
@@ -40,34 +43,67 @@ impl ProcessCollector {
 
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let mut gauge = |name: &str, help: &str, value: Option<f64>| match value {
-            Some(value) => put(&mut encoder, name, help, &ConstGauge::new(value)),
-            None => Ok(()),
-        };
+        let stat = read_stat();
+        let stat = stat.as_ref();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        gauge(
-            "process_resident_memory_bytes",
-            "Memory in use",
-            resident_bytes(&status),
-        )?;
-        gauge("process_open_fds", "Open files and sockets", open_files())?;
-        gauge(
-            "process_start_time_seconds",
-            "When the process began, as Unix time",
-            self.started_at_seconds,
-        )?;
-        match read_stat() {
-            Some(stat) => {
-                let used = ConstCounter::new(stat.cpu_seconds);
-                put(
-                    &mut encoder,
-                    "process_cpu_seconds",
-                    "Processor time used, user and system",
-                    &used,
-                )
+        let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
+        let gauges = [
+            (
+                "process_resident_memory_bytes",
+                "Memory in use",
+                resident_bytes(&status),
+            ),
+            (
+                "process_virtual_memory_bytes",
+                "Address space taken",
+                stat.map(|stat| stat.virtual_bytes),
+            ),
+            ("process_threads", "Threads", stat.map(|stat| stat.threads)),
+            ("process_open_fds", "Open files and sockets", open_files()),
+            (
+                "process_max_fds",
+                "Most files and sockets that may be open at once",
+                open_files_limit().and_then(|limit| u32::try_from(limit).ok().map(f64::from)),
+            ),
+            (
+                "process_start_time_seconds",
+                "When the process began, as Unix time",
+                self.started_at_seconds,
+            ),
+        ];
+        let counters = [
+            (
+                "process_cpu_seconds",
+                "Processor time used, user and system",
+                stat.map(|stat| stat.cpu_seconds),
+            ),
+            (
+                "process_major_page_faults",
+                "Times that memory had to be read from a disk; many of them mean that there is too little",
+                stat.map(|stat| stat.major_faults),
+            ),
+            (
+                "process_storage_read_bytes",
+                "Bytes read from disks",
+                io_bytes(&io, "read_bytes:"),
+            ),
+            (
+                "process_storage_written_bytes",
+                "Bytes written to disks",
+                io_bytes(&io, "write_bytes:"),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            if let Some(value) = value {
+                put(&mut encoder, name, help, &ConstGauge::new(value))?;
             }
-            None => Ok(()),
         }
+        for (name, help, value) in counters {
+            if let Some(value) = value {
+                put(&mut encoder, name, help, &ConstCounter::new(value))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -85,13 +121,18 @@ fn read_stat() -> Option<Stat> {
 }
 
 /// The second field is the command's name in parentheses and may hold anything, so fields are counted after the last
-/// one; from there user time is the 12th, system time the 13th and the start the 20th.
+/// one; from there the major faults are the 10th, user time the 12th, system time the 13th, the threads the 18th, the
+/// start the 20th and the address space the 21st.
 fn parse_stat(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    let seconds = |index: usize| Some(fields.get(index)?.parse::<f64>().ok()? / TICKS_PER_SECOND);
+    let number = |index: usize| fields.get(index)?.parse::<f64>().ok();
+    let seconds = |index: usize| Some(number(index)? / TICKS_PER_SECOND);
     Some(Stat {
         cpu_seconds: seconds(11)? + seconds(12)?,
         started_after_boot_seconds: seconds(19)?,
+        threads: number(17)?,
+        virtual_bytes: number(20)?,
+        major_faults: number(9)?,
     })
 }
 
@@ -107,6 +148,14 @@ fn resident_bytes(status: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024.0)
+}
+
+fn io_bytes(io: &str, name: &str) -> Option<f64> {
+    io.lines()
+        .find_map(|line| line.strip_prefix(name))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// How many files and sockets this process may have open at once, where the system says so.
@@ -139,6 +188,15 @@ mod tests {
         let stat = parse_stat(text).unwrap();
         assert!((stat.cpu_seconds - 3.0).abs() < 1e-9);
         assert!((stat.started_after_boot_seconds - 12.0).abs() < 1e-9);
+        assert_eq!((stat.threads, stat.virtual_bytes), (4.0, 1.0));
+    }
+
+    #[test]
+    fn bytes_of_disks_are_told_apart_from_bytes_of_calls() {
+        let io = "rchar: 9\nwchar: 8\nread_bytes: 4096\nwrite_bytes: 8192\ncancelled_write_bytes: 1\n";
+        assert_eq!(io_bytes(io, "read_bytes:"), Some(4096.0));
+        assert_eq!(io_bytes(io, "write_bytes:"), Some(8192.0));
+        assert_eq!(io_bytes("", "read_bytes:"), None);
     }
 
     #[test]
@@ -158,8 +216,12 @@ mod tests {
         for name in [
             "cpu_seconds_total",
             "resident_memory_bytes",
+            "virtual_memory_bytes",
+            "threads",
             "open_fds",
+            "max_fds",
             "start_time_seconds",
+            "major_page_faults_total",
         ] {
             assert!(
                 shown
