@@ -18,7 +18,7 @@ const ENDINGS: [&[u8]; 3] = [b"\n", b"\r\n", b" "];
 const HEADER_BYTES_MAX: usize = 128;
 
 /// What is wrong although the digest is right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Diagnosis {
     /// The digest is in Base64.
     Base64,
@@ -37,7 +37,7 @@ pub enum Diagnosis {
 }
 
 /// A digest as somebody sent it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Claim {
     digest: [u8; DIGEST_BYTES],
     /// What its form is called if it is not the right one.
@@ -134,6 +134,11 @@ impl Claim {
             }
         }
         None
+    }
+
+    /// The claim of a well-formed header.
+    pub fn of(digest: [u8; DIGEST_BYTES]) -> Self {
+        Self { digest, form: None }
     }
 
     /// Whether the form is the one that is asked for, so that only key or body can be wrong.

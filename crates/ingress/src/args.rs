@@ -8,6 +8,7 @@ use clap::{Args as Group, Parser};
 use porchlight_monitor::{ManagementArgs, WatchArgs};
 
 pub use edge::EdgeArgs;
+use porchlight_service::trace::TraceArgs;
 
 const INTRO: &str = "\
 Receives Ring's webhooks: verifies the signature over the raw body, stores the event in RabbitMQ, and answers 200 \
@@ -41,6 +42,8 @@ pub struct Args {
     pub(crate) spool: SpoolArgs,
     #[command(flatten)]
     pub(crate) operation: OperationArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// Flags and variables of publishing to RabbitMQ.
@@ -86,11 +89,11 @@ pub(crate) struct BrokerArgs {
         help_heading = "Queue"
     )]
     pub(crate) slot_timeout: String,
+    #[command(flatten, next_help_heading = "Queue")]
+    pub(crate) management: ManagementArgs,
 }
 
 /// Flags and variables of keeping events on this machine's disk.
-    #[command(flatten, next_help_heading = "Queue")]
-    pub(crate) management: ManagementArgs,
 #[derive(Group)]
 pub(crate) struct SpoolArgs {
     /// Directory of the spool, this ingress's alone: events are stored there while RabbitMQ is away, and handed over when
@@ -157,6 +160,6 @@ pub(crate) struct OperationArgs {
         help_heading = "Operation"
     )]
     pub(crate) log_format: String,
-}
     #[command(flatten, next_help_heading = "Operation")]
     pub(crate) watch: WatchArgs,
+}

@@ -5,19 +5,25 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use porchlight_event::{KeyError, SigningKeys};
+use porchlight_event::{KeyError, SigningKey, SigningKeys};
 use porchlight_service::Checker;
 use porchlight_service::follow::{self, Reading};
 use porchlight_service::stop::Hangups;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::IngressMetrics;
 
 const LIST: &str = "PORCHLIGHT_SIGNING_KEYS";
 const FILE: &str = "PORCHLIGHT_SIGNING_KEYS_FILE";
+
+/// How long a key that was taken out is remembered for the diagnosis of what it signed, and how many are.
+const REMOVED_KEPT: Duration = Duration::from_secs(24 * 3_600);
+const REMOVED_MAX: usize = 8;
 
 /// What every request looks at; `None` until the first keys are there.
 pub(crate) type KeysInForce = watch::Receiver<Option<Arc<ActiveKeys>>>;
@@ -27,6 +33,15 @@ pub(crate) type KeysInForce = watch::Receiver<Option<Arc<ActiveKeys>>>;
 pub(crate) struct ActiveKeys {
     pub(crate) keys: SigningKeys,
     matched: Vec<Counter>,
+    /// The newest first; they verify nothing.
+    removed: Vec<RemovedKey>,
+}
+
+/// A key that was in force.
+#[derive(Debug, Clone)]
+struct RemovedKey {
+    key: SigningKey,
+    at: Instant,
 }
 
 /// Where keys come from, and what was there at the start.
@@ -130,7 +145,13 @@ fn put_in_force(
             let matched = keys.names().map(|name| metrics.matched(name)).collect();
             let names = keys.names().collect::<Vec<_>>().join(",");
             tracing::info!(keys = names, "signing keys in force");
-            sender.send_replace(Some(Arc::new(ActiveKeys { keys, matched })));
+            let before = sender.borrow().clone();
+            let removed = before.map(|before| before.removed_by(&keys)).unwrap_or_default();
+            sender.send_replace(Some(Arc::new(ActiveKeys {
+                keys,
+                matched,
+                removed,
+            })));
         }
         Err(error) if sender.borrow().is_some() => {
             tracing::error!(%error, setting = FILE, "signing keys are not usable; the ones in force stay");
@@ -142,6 +163,28 @@ fn put_in_force(
 }
 
 impl ActiveKeys {
+    /// Keys that were in force within the last day and are no longer, the newest first.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = &SigningKey> {
+        let kept = self
+            .removed
+            .iter()
+            .filter(|removed| removed.at.elapsed() < REMOVED_KEPT);
+        kept.map(|removed| &removed.key)
+    }
+
+    /// What is removed once `keys` are in force in place of these.
+    fn removed_by(&self, keys: &SigningKeys) -> Vec<RemovedKey> {
+        let at = Instant::now();
+        let now_gone = self.keys.iter().map(|key| RemovedKey { key: key.clone(), at });
+        let gone_before = self.removed.iter().cloned();
+        now_gone
+            .chain(gone_before)
+            .filter(|removed| removed.at.elapsed() < REMOVED_KEPT)
+            .filter(|removed| !keys.iter().any(|key| key.is_same_key(&removed.key)))
+            .take(REMOVED_MAX)
+            .collect()
+    }
+
     /// Counts a match of the key with this name.
     pub(crate) fn count_match(&self, name: &str) {
         if let Some(index) = self.keys.names().position(|known| known == name) {
@@ -151,9 +194,66 @@ impl ActiveKeys {
 }
 
 #[cfg(test)]
+impl ActiveKeys {
+    pub(crate) fn for_tests(keys: SigningKeys) -> Self {
+        Self {
+            keys,
+            matched: Vec::new(),
+            removed: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+
+    fn in_force(keys: &KeysInForce) -> Arc<ActiveKeys> {
+        keys.borrow().clone().unwrap()
+    }
+
+    #[test]
+    fn a_key_that_is_taken_out_or_replaced_under_its_name_is_remembered_and_a_renamed_one_is_not_gone() {
+        let metrics = IngressMetrics::register(&mut Default::default());
+        let (sender, keys) = watch::channel(None);
+        let change = |list: &str| put_in_force(Ok(SigningKeys::parse_list(list).unwrap()), &sender, &metrics);
+        let removed = || {
+            let active = in_force(&keys);
+            active
+                .removed()
+                .map(|key| (key.name().to_owned(), key.sign(b"")))
+                .collect::<Vec<_>>()
+        };
+        let signed = |name: &str, key: &[u8]| (name.to_owned(), SigningKey::new(name, key).sign(b""));
+        change("a=x,b=y");
+        assert_eq!(removed(), []);
+        change("renamed=x,b=z");
+        assert_eq!(removed(), [signed("b", b"y")]);
+        change("b=w");
+        assert_eq!(
+            removed(),
+            [signed("renamed", b"x"), signed("b", b"z"), signed("b", b"y")]
+        );
+        change("b=y");
+        assert_eq!(removed().len(), 3, "b=y is in force again, b=w is gone");
+        for n in 0..20 {
+            change(&format!("b={n}"));
+        }
+        assert_eq!(removed().len(), REMOVED_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removed_key_is_forgotten_after_a_day() {
+        let metrics = IngressMetrics::register(&mut Default::default());
+        let (sender, keys) = watch::channel(None);
+        for list in ["a=x", "a=y"] {
+            put_in_force(Ok(SigningKeys::parse_list(list).unwrap()), &sender, &metrics);
+        }
+        assert_eq!(in_force(&keys).removed().count(), 1);
+        tokio::time::advance(REMOVED_KEPT).await;
+        assert_eq!(in_force(&keys).removed().count(), 0);
+    }
 
     fn check(list: Option<&str>, file: Option<&str>) -> Result<KeySource, String> {
         let directory = tempfile::tempdir().unwrap();

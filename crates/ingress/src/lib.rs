@@ -8,17 +8,23 @@
 //! - `receive`: one request in, stored or not; `body` reads it, [`storage`] hands it over.
 //! - [`spool`]: where events are kept while the queue is away, if a directory for it is set.
 //! - `reply`: the only place where a refusal or a failure becomes an answer and a log line.
+//! - `outage`: for how long nothing is taken, and how long Ring will wait; `key_health`: whether signatures match at all.
 //! - `keys`, `tls`: what can be changed while running.
 
 mod args;
 mod body;
 pub mod edge;
+mod health_metrics;
+mod key_health;
 mod keys;
 mod metrics;
+mod moment;
+pub mod outage;
 mod receive;
 mod reply;
 mod server;
 pub mod settings;
+mod spans;
 pub mod spool;
 pub mod storage;
 mod tls;
@@ -29,6 +35,7 @@ use porchlight_broker::{self as broker, BrokerUrls, Publisher};
 use porchlight_monitor::QueueWatch;
 use porchlight_queue::{DepthReader, Queue};
 use porchlight_service::stop::{Drained, Hangups};
+use porchlight_service::trace::Traces;
 use porchlight_service::{Admin, AdminLimits, Metrics, admin};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -38,15 +45,15 @@ pub use crate::settings::{EdgeArgs, EdgeSettings, Settings, WatchSettings};
 pub use crate::spool::Spool;
 pub use crate::storage::Storage;
 
+/// Names the connection that only watches at the broker, as `role@host:pid`.
+const WATCH_ROLE: &str = "ingress-watch";
+
 /// The sockets of this process, bound already.
 #[derive(Debug)]
 pub struct Listeners {
     /// Where Ring's requests arrive.
     pub public: TcpListener,
     /// Where health and metrics are shown; never public.
-/// Names the connection that only watches at the broker, as `role@host:pid`.
-const WATCH_ROLE: &str = "ingress-watch";
-
     pub admin: TcpListener,
 }
 
@@ -62,34 +69,40 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Drained {
     let ended = CancellationToken::new();
+    let traces = Traces::start(settings.trace, "porchlight-ingress", env!("CARGO_PKG_VERSION"));
     let mut metrics = Metrics::new(env!("CARGO_PKG_VERSION"), "ingress");
+    let watch = queue_watch(settings.watch, &settings.broker.publisher.urls);
+    watch.register(&mut metrics);
     let publisher = Publisher::start(settings.broker.publisher, CancellationToken::new());
     let mut storage = Storage::new(Queue::RabbitMq(publisher), settings.broker.slot_timeout);
     if let Some(spool) = spool {
         storage = storage.with_spool(spool);
     }
     let grace = settings.edge.shutdown_grace();
-    let edge = Edge::prepare(settings.edge, storage.clone(), hangups, &mut metrics);
-    let watch = queue_watch(settings.watch, &settings.broker.publisher.urls);
-    watch.register(&mut metrics);
+    let mut edge = settings.edge;
+    if let Some(spool) = &settings.spool {
+        edge.keep_outages_in(&spool.dir);
+    }
+    let edge = Edge::prepare(edge, storage.clone(), hangups, &mut metrics);
     let shown = Admin {
         ready: edge.ready(stop.clone()),
         metrics: Arc::new(metrics),
-        pages: Vec::new(),
+        pages: vec![edge.outages()],
         api: None,
         token: settings.admin_token,
         limits: AdminLimits::default(),
     };
     let watched = tokio::spawn(admin::serve(listeners.admin, shown, ended.clone()));
+    // Nobody waits for its end: it only looks, and says goodbye to the broker while the rest is finished.
+    tokio::spawn(watch.run(stop.clone()));
     let drained = edge.serve(listeners.public, stop).await;
     storage.close(grace).await;
+    traces.close().await;
     ended.cancel();
     // Its only failure is a panic, which was reported where it happened.
     let _ = watched.await;
     drained
 }
-    // Nobody waits for its end: it only looks, and says goodbye to the broker while the rest is finished.
-    tokio::spawn(watch.run(stop.clone()));
 
 fn queue_watch(settings: WatchSettings, urls: &BrokerUrls) -> QueueWatch {
     let depths = broker::DepthReader::new(urls.clone(), WATCH_ROLE);

@@ -5,25 +5,28 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request};
+use porchlight_event::diagnosis::Claim;
 use porchlight_event::signature::{self, DIGEST_BYTES};
-use porchlight_event::{Envelope, Refusal, ids};
+use porchlight_event::{Envelope, Refusal, TraceParent, ids};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use crate::body::{self, BodyError, BodyLimits, BodyMemory};
-use crate::keys::KeysInForce;
+use crate::key_health::KeyHealth;
+use crate::keys::{ActiveKeys, KeysInForce};
 use crate::metrics::{IngressMetrics, StateCollector};
+use crate::moment::now_ms;
+use crate::outage::Outages;
+use crate::spans::Spans;
 use crate::storage::{Storage, StoreFailure, Stored};
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// Bytes of a trace context in version 00; a later version begins with the same.
-const TRACEPARENT_BYTES: usize = 55;
 
 /// Bounds of one request.
 #[derive(Debug, Clone)]
@@ -47,6 +50,8 @@ pub(crate) struct Receiver {
     keys: KeysInForce,
     storage: Storage,
     memory: Arc<BodyMemory>,
+    key_health: Arc<KeyHealth>,
+    pub(crate) outages: Arc<Outages>,
     pub(crate) metrics: Arc<IngressMetrics>,
 }
 
@@ -71,6 +76,8 @@ pub(crate) enum ReceiveError {
     NotSigned(Refusal),
     #[error("no signing key matches")]
     NoMatch,
+    #[error("no signing key matches, and none has for a while")]
+    KeysInDoubt,
     #[error("no signing keys are loaded")]
     NoKeys,
     #[error(transparent)]
@@ -84,6 +91,7 @@ impl Receiver {
         limits: ReceiveLimits,
         keys: KeysInForce,
         storage: Storage,
+        (outages, key_health): (Arc<Outages>, Arc<KeyHealth>),
         metrics: Arc<IngressMetrics>,
     ) -> Self {
         let memory = Arc::new(BodyMemory::new(limits.body_memory_max));
@@ -92,6 +100,8 @@ impl Receiver {
             keys,
             storage,
             memory,
+            key_health,
+            outages,
             metrics,
         }
     }
@@ -122,42 +132,92 @@ impl Receiver {
         if body.size_hint().lower() > self.limits.body_bytes_max as u64 {
             return Err(ReceiveError::DeclaredTooLarge);
         }
-        let digest = signed_digest(&head.headers).map_err(ReceiveError::NotSigned)?;
+        let digest = match signed_digest(&head.headers) {
+            Ok(digest) => digest,
+            Err(refusal) => {
+                self.look_into(&head.headers, body, began).await;
+                return Err(ReceiveError::NotSigned(refusal));
+            }
+        };
         let active = self.keys.borrow().clone().ok_or(ReceiveError::NoKeys)?;
 
         let answer_by = began + self.limits.answer_timeout;
-        let until = answer_by.min(Instant::now() + self.limits.body_timeout);
-        let limits = BodyLimits {
-            bytes_max: self.limits.body_bytes_max,
-            until,
-        };
+        let limits = self.body_limits(answer_by);
         let mut verifier = active.keys.verifier();
         let (body, _share) = body::read(body, limits, &self.memory, |part| verifier.update(part)).await?;
-        let key_name = verifier.finish(&digest).map_err(|_| ReceiveError::NoMatch)?;
+        let Ok(key_name) = verifier.finish(&digest) else {
+            return Err(self.refused(&Claim::of(digest), &body, &active));
+        };
         active.count_match(key_name);
+        let received_at_ms = now_ms();
+        self.key_health.matched(began, received_at_ms);
 
-        let bytes = body.len() as u64;
+        let came = traceparent(&head.headers);
+        let spans = Spans::begin(came.as_ref(), began);
+        let bytes = body.len();
         let envelope = Envelope {
             message_id: ids::message_id(&body),
             body,
-            received_at_ms: Some(now_ms()),
+            received_at_ms: Some(received_at_ms),
             key_name: Some(key_name.to_owned()),
             signature: text(&head.headers, &SIGNATURE),
             content_type: text(&head.headers, &CONTENT_TYPE),
             content_encoding: text(&head.headers, &CONTENT_ENCODING),
-            traceparent: traceparent(&head.headers),
+            traceparent: spans.traceparent(came.as_ref()),
             attempt: 0,
             replay: 0,
         };
-        let stored = self.storage.store(&envelope, answer_by).await?;
+        let stored = self.storage.store(&envelope, answer_by).await;
+        spans.end(&envelope, &stored);
+        let stored = stored?;
         if let Stored::Queue { latency } = stored {
             self.metrics.confirm_seconds.observe(latency.as_secs_f64());
         }
-        self.metrics.body_bytes.inc_by(bytes);
+        self.metrics.body_bytes.inc_by(bytes as u64);
+        tracing::debug!(
+            message.id = envelope.message_id,
+            key = key_name,
+            bytes,
+            stored = stored.place(),
+            trace.id = envelope.trace_id(),
+            "event stored"
+        );
         Ok(Accepted {
             message_id: envelope.message_id,
             spooled: matches!(stored, Stored::Spool),
         })
+    }
+
+    fn body_limits(&self, answer_by: Instant) -> BodyLimits {
+        BodyLimits {
+            bytes_max: self.limits.body_bytes_max,
+            until: answer_by.min(Instant::now() + self.limits.body_timeout),
+        }
+    }
+
+    fn refused(&self, claim: &Claim, body: &[u8], active: &ActiveKeys) -> ReceiveError {
+        if self.key_health.mismatched(claim, body, active) {
+            ReceiveError::KeysInDoubt
+        } else {
+            ReceiveError::NoMatch
+        }
+    }
+
+    /// Looks whether a header that is not well-formed holds the right digest all the same, for the log. A few of them
+    /// are looked into, and only where the body is short: it is not even read otherwise.
+    async fn look_into(&self, headers: &HeaderMap, body: Incoming, began: Instant) {
+        let declared = body.size_hint().exact();
+        let header = headers.get(SIGNATURE).map(HeaderValue::as_bytes);
+        let Some(claim) = header.and_then(|header| self.key_health.worth_a_look(header, declared)) else {
+            return;
+        };
+        let Some(active) = self.keys.borrow().clone() else {
+            return;
+        };
+        let limits = self.body_limits(began + self.limits.answer_timeout);
+        if let Ok((body, _share)) = body::read(body, limits, &self.memory, |_| {}).await {
+            self.key_health.look(&claim, &body, &active);
+        }
     }
 }
 
@@ -182,30 +242,18 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 }
 
 /// The trace context, if there is one and it has the form of one; it is not signed, and nothing depends on it.
-fn traceparent(headers: &HeaderMap) -> Option<String> {
+fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return None;
     };
-    let plain = |byte: &u8| byte.is_ascii_hexdigit() || *byte == b'-';
-    let value = value.as_bytes();
-    let formed = value.len() == TRACEPARENT_BYTES && value.iter().all(plain);
-    formed.then(|| String::from_utf8_lossy(value).into_owned())
-}
-
-/// Wall-clock time in milliseconds since the epoch.
-fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    TraceParent::parse(value.to_str().ok()?)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use hyper::header::HeaderValue;
 
     fn headers(pairs: &[(&'static str, &[u8])]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -247,12 +295,8 @@ mod tests {
     #[test]
     fn a_trace_context_is_passed_on_only_in_its_own_form() {
         let good: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(
-            traceparent(&headers(&[("traceparent", good)]))
-                .unwrap()
-                .as_bytes(),
-            good
-        );
+        let read = traceparent(&headers(&[("traceparent", good)])).unwrap();
+        assert_eq!(read.as_str().as_bytes(), good);
         assert_eq!(traceparent(&headers(&[("traceparent", &good[1..])])), None);
         assert_eq!(
             traceparent(&headers(&[("traceparent", good), ("traceparent", good)])),

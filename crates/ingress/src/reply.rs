@@ -90,6 +90,7 @@ fn cause_of(error: &ReceiveError) -> Cause {
             "the signature does not match the body",
             Ends::No,
         ),
+        E::KeysInDoubt => cause(503, "key_health", "signatures cannot be checked now", Ends::No),
         E::DeclaredTooLarge | E::Body(BodyError::TooLarge) => {
             cause(413, "body_too_large", "the body is over the limit", Ends::Yes)
         }
@@ -105,9 +106,25 @@ fn cause_of(error: &ReceiveError) -> Cause {
             "signatures cannot be checked now",
             Ends::IfBody,
         ),
-        E::NotStored(StoreFailure::Queue(error)) => not_stored(*error),
-        E::NotStored(StoreFailure::Spool { spool, .. }) => not_spooled(spool),
+        E::NotStored(failure) => failure_cause(failure),
     }
+}
+
+/// The code that answer, metrics and log have for an event that is not stored.
+pub(crate) fn failure_code(failure: &StoreFailure) -> &'static str {
+    failure_cause(failure).code
+}
+
+fn failure_cause(failure: &StoreFailure) -> Cause {
+    match failure {
+        StoreFailure::Queue(error) => not_stored(*error),
+        StoreFailure::Spool { spool, .. } => not_spooled(spool),
+    }
+}
+
+/// The name for programs of what an error means outside.
+pub(crate) fn code_of(error: &ReceiveError) -> &'static str {
+    cause_of(error).code
 }
 
 fn not_stored(error: QueueError) -> Cause {
@@ -232,6 +249,7 @@ mod tests {
     fn every_failure_of_ours_is_a_503_that_asks_for_a_retry() {
         let failures = [
             ReceiveError::NoKeys,
+            ReceiveError::KeysInDoubt,
             ReceiveError::Body(BodyError::Slow),
             ReceiveError::Body(BodyError::Broken),
             ReceiveError::Body(BodyError::MemoryFull),

@@ -224,6 +224,7 @@ impl Open {
         let has_body = !request.body().is_end_stream();
         let receiver = &self.shared.receiver;
         let outcome = receiver.receive(request, mark.first_byte_at()).await;
+        receiver.outages.note(&outcome);
         let mut reply = self
             .shared
             .replier

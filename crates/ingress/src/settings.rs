@@ -3,18 +3,21 @@
 //! Checking reads the files that settings name, and does nothing else to the world.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::CommandFactory as _;
 use porchlight_broker::{BrokerUrls, PublisherConfig};
 use porchlight_monitor::Management;
 use porchlight_service::telemetry::LogSettings;
+use porchlight_service::trace::TraceSettings;
 use porchlight_service::{Checker, Problems, Secret};
 
 pub use crate::args::{Args, EdgeArgs};
 use crate::args::{BrokerArgs, SpoolArgs};
+use crate::key_health::breaker::BreakerRules;
 use crate::keys::KeySource;
+use crate::outage::clock::QUIET_MS;
 use crate::receive::ReceiveLimits;
 use crate::server::ServerLimits;
 use crate::tls::TlsFiles;
@@ -33,12 +36,14 @@ pub struct Settings {
     pub broker: BrokerSettings,
     /// Where they are stored while that is away.
     pub spool: Option<SpoolSettings>,
-    /// Where health and metrics are shown.
     /// What is shown of the queues.
     pub watch: WatchSettings,
+    /// Where health and metrics are shown.
     pub admin_listen: SocketAddr,
     /// The control API's token.
     pub admin_token: Option<Secret>,
+    /// Where traces go, if anywhere.
+    pub trace: Option<TraceSettings>,
 }
 
 /// What the public side goes by, whatever stores the events.
@@ -51,6 +56,18 @@ pub struct EdgeSettings {
     pub(crate) keys: KeySource,
     pub(crate) receive: ReceiveLimits,
     pub(crate) server: ServerLimits,
+    pub(crate) health: HealthSettings,
+}
+
+/// When answers are taken for an outage, or for a sign of wrong keys.
+#[derive(Debug, Clone)]
+pub(crate) struct HealthSettings {
+    /// Whether 503 may take the place of 401 when no signature matches any more.
+    pub(crate) key_breaker: bool,
+    pub(crate) breaker_rules: BreakerRules,
+    pub(crate) outage_quiet_ms: i64,
+    /// Where outages are written down for the process after this one.
+    pub(crate) book_dir: Option<PathBuf>,
 }
 
 /// How events get to RabbitMQ.
@@ -62,9 +79,6 @@ pub struct BrokerSettings {
     pub slot_timeout: Duration,
 }
 
-/// Where and how much the spool keeps.
-#[derive(Debug, Clone)]
-pub struct SpoolSettings {
 /// How the queues are watched.
 #[derive(Debug)]
 pub struct WatchSettings {
@@ -74,6 +88,9 @@ pub struct WatchSettings {
     pub management: Option<Management>,
 }
 
+/// Where and how much the spool keeps.
+#[derive(Debug, Clone)]
+pub struct SpoolSettings {
     /// The directory, this process's alone.
     pub dir: PathBuf,
     /// Bytes in use at which no more is taken.
@@ -92,17 +109,18 @@ impl Settings {
         let log = LogSettings::read(c, &operation.log, &operation.log_format);
         let broker = BrokerSettings::check(c, &args.broker);
         let spool = SpoolSettings::check(c, &args.spool);
-        let edge = EdgeSettings::check(c, &args.edge);
-        let admin_listen = c.address("PORCHLIGHT_ADMIN_LISTEN", &operation.admin_listen);
-        let admin_token = c.optional_secret(
         let watch = WatchSettings {
             interval: operation.watch.interval(c),
             management: args.broker.management.management(c),
         };
+        let edge = EdgeSettings::check(c, &args.edge);
+        let admin_listen = c.address("PORCHLIGHT_ADMIN_LISTEN", &operation.admin_listen);
+        let admin_token = c.optional_secret(
             "PORCHLIGHT_ADMIN_TOKEN",
             operation.admin_token.as_deref(),
             TOKEN_BYTES_MIN,
         );
+        let trace = TraceSettings::check(c, &args.trace);
         checker.finish()?;
         // Without problems there are URLs: the setting has a default.
         let Some(broker) = broker else {
@@ -112,11 +130,12 @@ impl Settings {
             edge,
             broker,
             spool,
+            watch,
             admin_listen,
             admin_token,
+            trace,
         };
         Ok((settings, log))
-            watch,
     }
 }
 
@@ -133,13 +152,37 @@ impl EdgeSettings {
         let tls = TlsFiles::check(c, cert_file, key_file);
         let receive = check_receive(c, args);
         let server = check_server(c, args, receive.answer_timeout);
+        let switch = [("on", true), ("off", false)];
+        let health = HealthSettings {
+            key_breaker: c.choice("PORCHLIGHT_KEY_BREAKER", &args.key_breaker, &switch),
+            breaker_rules: BreakerRules::default(),
+            outage_quiet_ms: QUIET_MS,
+            book_dir: None,
+        };
         Self {
             listen,
             tls,
             keys,
             receive,
             server,
+            health,
         }
+    }
+
+    /// Writes outages down in this directory, which is there and this process's alone, and goes on with those that are
+    /// written there.
+    pub fn keep_outages_in(&mut self, dir: &Path) {
+        self.health.book_dir = Some(dir.to_owned());
+    }
+
+    /// Shortens what the watching of answers waits for: how long an outage must have been over, and how long signatures
+    /// must fail. For tests, which cannot wait for minutes; no setting does this.
+    #[doc(hidden)]
+    pub fn hasten(&mut self, quiet: Duration, failing: Duration, silence: Duration) {
+        let ms = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        let rules = &mut self.health.breaker_rules;
+        (rules.over_ms, rules.silence_ms) = (ms(failing), ms(silence));
+        self.health.outage_quiet_ms = ms(quiet);
     }
 
     /// The path that Ring posts to.

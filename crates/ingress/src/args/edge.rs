@@ -66,6 +66,17 @@ pub struct EdgeArgs {
         help_heading = "Signing keys"
     )]
     pub(crate) signing_keys_file: Option<String>,
+    /// While no signature matches any more, answer 503 in place of 401: wrong keys then cost delay and no events. on or
+    /// off.
+    #[arg(
+        long,
+        env = "PORCHLIGHT_KEY_BREAKER",
+        hide_env_values = true,
+        value_name = "SWITCH",
+        default_value = "on",
+        help_heading = "Signing keys"
+    )]
+    pub(crate) key_breaker: String,
 
     /// Largest body; a larger one is answered 413. 1KiB to 16MiB.
     #[arg(
