@@ -13,7 +13,7 @@ const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Where keys come from.
 #[derive(clap::Args)]
-pub(crate) struct KeyArgs {
+pub(crate) struct KeySourceArgs {
     /// Signing keys as NAME=KEY, comma-separated, as the ingress has them
     #[arg(
         long,
@@ -30,6 +30,13 @@ pub(crate) struct KeyArgs {
         hide_env_values = true
     )]
     signing_keys_file: Option<PathBuf>,
+}
+
+/// The keys, and which of them signs.
+#[derive(clap::Args)]
+pub(crate) struct KeyArgs {
+    #[command(flatten)]
+    source: KeySourceArgs,
     /// Which of the keys signs [default: the first]
     #[arg(long, value_name = "NAME")]
     key_name: Option<String>,
@@ -38,15 +45,22 @@ pub(crate) struct KeyArgs {
 impl KeyArgs {
     /// The key to sign with.
     pub(crate) fn signing_key(&self) -> Result<SigningKey, Failure> {
-        let keys = self.all()?;
+        let keys = self.source.all()?.ok_or_else(|| {
+            Failure::usage("there is no signing key").advise(
+                "set PORCHLIGHT_SIGNING_KEYS=NAME=KEY or PORCHLIGHT_SIGNING_KEYS_FILE as the ingress has it",
+            )
+        })?;
         let wanted = |key: &&SigningKey| self.key_name.as_deref().is_none_or(|name| key.name() == name);
         keys.iter().find(wanted).cloned().ok_or_else(|| {
             let names: Vec<_> = keys.names().collect();
             Failure::usage("--key-name names no signing key").advise(format!("one of: {}", names.join(", ")))
         })
     }
+}
 
-    fn all(&self) -> Result<SigningKeys, Failure> {
+impl KeySourceArgs {
+    /// All keys; `None` when none are given.
+    pub(crate) fn all(&self) -> Result<Option<SigningKeys>, Failure> {
         let listed = match self
             .signing_keys
             .as_deref()
@@ -69,11 +83,9 @@ impl KeyArgs {
         match (listed, filed) {
             (Some(listed), Some(filed)) => listed
                 .join(filed)
+                .map(Some)
                 .map_err(|error| Failure::usage("the signing keys").because(&error)),
-            (Some(keys), None) | (None, Some(keys)) => Ok(keys),
-            (None, None) => Err(Failure::usage("there is no signing key").advise(
-                "set PORCHLIGHT_SIGNING_KEYS=NAME=KEY or PORCHLIGHT_SIGNING_KEYS_FILE as the ingress has it",
-            )),
+            (keys, None) | (None, keys) => Ok(keys),
         }
     }
 }
@@ -97,8 +109,10 @@ mod tests {
 
     fn args(keys: Option<&str>, name: Option<&str>) -> KeyArgs {
         KeyArgs {
-            signing_keys: keys.map(str::to_owned),
-            signing_keys_file: None,
+            source: KeySourceArgs {
+                signing_keys: keys.map(str::to_owned),
+                signing_keys_file: None,
+            },
             key_name: name.map(str::to_owned),
         }
     }
