@@ -62,11 +62,10 @@ impl Watched {
     }
 
     pub(crate) async fn wait(&self, series: &str, wanted: Option<f64>) {
-        let waited = wait_for(&format!("{series} {wanted:?}"), PATIENCE, async || {
-            match self.value(series) {
-                found if found == wanted => Ok(()),
-                found => Err(format!("{found:?}")),
-            }
+        let what = format!("{series} {wanted:?}");
+        let waited = wait_for(&what, PATIENCE, async || match self.value(series) {
+            found if found == wanted => Ok(()),
+            found => Err(format!("{found:?}")),
         });
         waited.await.unwrap();
     }

@@ -23,7 +23,11 @@ async fn every_queue_of_rabbitmq_is_shown_and_what_amqp_does_not_tell_is_absent(
     let url = node.url_for_vhost(&vhost);
     let mut watched = Watched::rabbit(&url, None);
     watched.wait("watch_up", Some(1.0)).await;
-    assert_eq!(watched.value(&of("exists", EVENTS)), Some(0.0), "nobody declared it yet");
+    assert_eq!(
+        watched.value(&of("exists", EVENTS)),
+        Some(0.0),
+        "nobody declared it yet"
+    );
     fill(&url, 3).await;
     watched.wait(&of("ready", EVENTS), Some(3.0)).await;
     for queue in QUEUES {
@@ -36,7 +40,11 @@ async fn every_queue_of_rabbitmq_is_shown_and_what_amqp_does_not_tell_is_absent(
     assert_eq!(watched.value("management_up"), None);
     node.delete_queue(&vhost, COMMANDS).await.unwrap();
     watched.wait(&of("exists", COMMANDS), Some(0.0)).await;
-    assert_eq!(watched.value(&of("ready", COMMANDS)), None, "not zero: it is not there");
+    assert_eq!(
+        watched.value(&of("ready", COMMANDS)),
+        None,
+        "not zero: it is not there"
+    );
     watched.stop().await;
     assert_eq!(watched.series(), 0, "nobody reads any more");
 }
@@ -48,12 +56,17 @@ async fn with_the_management_api_messages_in_hand_and_bytes_are_shown_and_withou
     let url = node.url_for_vhost(&vhost);
     let management = node.management_url().await.unwrap();
     fill(&url, 3).await;
-    let api = |url: &str| Management::new(porchlight_management::ManagementUrl::parse(url).unwrap(), PATIENCE);
+    let api = |url: &str| {
+        Management::new(
+            porchlight_management::ManagementUrl::parse(url).unwrap(),
+            PATIENCE,
+        )
+    };
     let watched = Watched::rabbit(&url, Some(api(&management).unwrap()));
     watched.wait(&of("unacked", EVENTS), Some(0.0)).await;
     watched.wait(&of("bytes", EVENTS), Some(18.0)).await;
     assert_eq!(watched.value("management_up"), Some(1.0));
-    let holding = hold_all(&url).await;
+    let (holding, _channel) = hold_all(&url).await;
     watched.wait(&of("unacked", EVENTS), Some(3.0)).await;
     watched.wait(&of("ready", EVENTS), Some(0.0)).await;
     holding.close(200, "done".into()).await.unwrap();
@@ -65,8 +78,8 @@ async fn with_the_management_api_messages_in_hand_and_bytes_are_shown_and_withou
     assert_eq!(watched.value(&of("unacked", EVENTS)), None);
 }
 
-/// Takes every event and acks none.
-async fn hold_all(url: &str) -> lapin::Connection {
+/// Takes every event and acks none, until both are dropped.
+async fn hold_all(url: &str) -> (lapin::Connection, lapin::Channel) {
     let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default())
         .await
         .unwrap();
@@ -78,7 +91,7 @@ async fn hold_all(url: &str) -> lapin::Connection {
     {
         drop(got);
     }
-    connection
+    (connection, channel)
 }
 
 #[tokio::test]
@@ -94,7 +107,10 @@ async fn of_a_file_everything_is_known_ages_and_consumers_included() {
     watched.wait(&of("oldest_age_seconds", EVENTS), Some(0.0)).await;
     watched.wait(&of("consumers", EVENTS), Some(1.0)).await;
     let envelope = Envelope::bare(Bytes::from_static(b"body"));
-    queue.accept(&envelope, Deadlines::within(PATIENCE)).await.unwrap();
+    queue
+        .accept(&envelope, Deadlines::within(PATIENCE))
+        .await
+        .unwrap();
     let batch = source.next_batch(8).await.unwrap();
     assert_eq!(batch.deliveries.len(), 1);
     watched.wait(&of("unacked", EVENTS), Some(1.0)).await;
@@ -106,7 +122,10 @@ async fn of_a_file_everything_is_known_ages_and_consumers_included() {
         detail: "a test",
         at_ms: 1,
     };
-    queue.bury(&envelope, note, Deadlines::within(PATIENCE)).await.unwrap();
+    queue
+        .bury(&envelope, note, Deadlines::within(PATIENCE))
+        .await
+        .unwrap();
     watched.wait(&of("ready", "porchlight.dead"), Some(1.0)).await;
     watched.stop().await;
     journal.close(PATIENCE).await;

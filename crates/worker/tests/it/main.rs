@@ -16,3 +16,4 @@ mod outage;
 mod outcomes;
 mod servers;
 mod stop;
+mod watching;
