@@ -73,6 +73,8 @@ pub(crate) struct Sent {
     pub(crate) message_id: String,
     pub(crate) routing_key: String,
     pub(crate) body: Value,
+    /// The header of that name.
+    pub(crate) traceparent: Option<String>,
 }
 
 impl Broker {
@@ -142,10 +144,18 @@ impl Broker {
                     .unwrap_or_default(),
                 routing_key: got.delivery.routing_key.to_string(),
                 body: serde_json::from_slice(&got.delivery.data).unwrap_or(Value::Null),
+                traceparent: text_header(&got.delivery.properties, "traceparent"),
             });
         }
         connection.close(200, "done".into()).await.unwrap();
         sent
+    }
+}
+
+fn text_header(properties: &lapin::BasicProperties, name: &str) -> Option<String> {
+    match properties.headers().as_ref()?.inner().get(name)? {
+        lapin::types::AMQPValue::LongString(text) => Some(text.to_string()),
+        _ => None,
     }
 }
 
