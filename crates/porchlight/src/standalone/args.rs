@@ -4,6 +4,7 @@
 
 use clap::{Args, CommandFactory as _};
 use porchlight_ingress::EdgeArgs;
+use porchlight_service::trace::TraceArgs;
 use porchlight_worker::{CallbackArgs, WorkArgs};
 
 use crate::cli::Cli;
@@ -90,6 +91,8 @@ pub(crate) struct StandaloneArgs {
         help_heading = "Operation"
     )]
     pub(super) log_format: String,
+    #[command(flatten)]
+    pub(super) trace: TraceArgs,
 }
 
 /// All flags that the process knows, those of every command included.

@@ -15,6 +15,7 @@ use porchlight_ledger::Ledger;
 use porchlight_monitor::QueueWatch;
 use porchlight_queue::{DepthReader, Queue, Source};
 use porchlight_service::stop::{Drained, Hangups};
+use porchlight_service::trace::Traces;
 use porchlight_service::{Admin, AdminLimits, Metrics, admin, http};
 use porchlight_worker::{Callback, Lines, Outlet, RunError, WorkSettings, Worker, WorkerParts};
 use tokio::net::TcpListener;
@@ -38,6 +39,7 @@ pub(crate) struct Standalone {
     worker: Worker,
     watch: QueueWatch,
     journal: Journal,
+    traces: Traces,
     tokens: Tokens,
 }
 
@@ -89,16 +91,19 @@ impl Standalone {
             callback,
             admin_listen,
             admin_token,
+            trace,
         } = settings;
         edge.fit_to_open_files();
         let public = listen("PORCHLIGHT_LISTEN", edge.listen)?;
         let admin_listener = listen("PORCHLIGHT_ADMIN_LISTEN", admin_listen)?;
         let journal = open_journal(data_dir, data_bytes_max).await?;
         let tokens = Tokens::default();
+        let traces = Traces::start(trace, "porchlight-standalone", env!("CARGO_PKG_VERSION"));
         let mut metrics = Metrics::new(env!("CARGO_PKG_VERSION"), "standalone");
         JournalCollector::register(&journal, &mut metrics);
         let queue = Queue::Sqlite(porchlight_journal::Queue::new(&journal));
         let storage = Storage::new(queue.clone(), SLOT_WAIT_MAX);
+        edge.keep_outages_in(&journal.config().dir);
         let edge = Edge::prepare(edge, storage, hangups, &mut metrics);
         let source = Source::Sqlite(source(&journal, &work, tokens.worker.clone()));
         let watch = QueueWatch::new(
@@ -124,7 +129,7 @@ impl Standalone {
         let admin = Admin {
             ready: Arc::new(move || public_ready().merge(worker_ready())),
             metrics: Arc::new(metrics),
-            pages: Vec::new(),
+            pages: vec![edge.outages()],
             api: Some(super::api::with_own_calls(&journal, worker.api())),
             token: admin_token,
             limits: AdminLimits::default(),
@@ -137,6 +142,7 @@ impl Standalone {
             worker,
             watch,
             journal,
+            traces,
             tokens,
         })
     }
@@ -200,6 +206,7 @@ impl Standalone {
         worker_stop.cancel();
         let worked = working.await;
         self.journal.close(CLOSE_MAX).await;
+        self.traces.close().await;
         admin_stop.cancel();
         if !watched.is_finished() {
             watched.await?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use porchlight_ingress::EdgeSettings;
 use porchlight_service::telemetry::LogSettings;
+use porchlight_service::trace::TraceSettings;
 use porchlight_service::{Checker, Problems, Secret};
 use porchlight_worker::{CallbackSettings, WorkSettings};
 
@@ -27,6 +28,7 @@ pub(crate) struct Settings {
     pub(super) callback: Option<CallbackSettings>,
     pub(super) admin_listen: SocketAddr,
     pub(super) admin_token: Option<Secret>,
+    pub(super) trace: Option<TraceSettings>,
 }
 
 /// What the first line of the log says of the settings; no secret is in it.
@@ -78,6 +80,7 @@ impl Settings {
                 args.admin_token.as_deref(),
                 TOKEN_BYTES_MIN,
             ),
+            trace: TraceSettings::check(c, &args.trace),
         };
         checker.finish()?;
         Ok((settings, log))
