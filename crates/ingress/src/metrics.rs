@@ -23,6 +23,42 @@ const LATENCY_BUCKETS: [f64; 12] = [
     0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 4.5,
 ];
 
+/// Every answer with every cause that it can have, as [`crate::reply`] gives them.
+pub(crate) const ANSWERS: [(u16, &str); 27] = [
+    (200, "stored"),
+    (200, "spooled"),
+    (400, "malformed_http"),
+    (401, "signature_missing"),
+    (401, "signature_repeated"),
+    (401, "signature_malformed"),
+    (401, "signature_mismatch"),
+    (404, "not_found"),
+    (405, "method_not_allowed"),
+    (413, "body_too_large"),
+    (503, "body_broken"),
+    (503, "body_slow"),
+    (503, "confirm_timeout"),
+    (503, "key_health"),
+    (503, "keys_missing"),
+    (503, "memory_full"),
+    (503, "queue_blocked"),
+    (503, "queue_disconnected"),
+    (503, "queue_full"),
+    (503, "queue_refused"),
+    (503, "queue_returned"),
+    (503, "queue_unavailable"),
+    (503, "spool_failed"),
+    (503, "spool_full"),
+    (503, "spool_timeout"),
+    (503, "stopping"),
+    (503, "window_full"),
+];
+/// Why a connection can end before its time.
+const FAILURES: [&str; 4] = ["broken", "tls_handshake", "tls_handshake_slow", "too_slow"];
+/// Files that are followed, and what becomes of a content of one.
+const FILES: [&str; 2] = ["signing_keys", "certificate"];
+const LOADS: [&str; 2] = ["in_force", "refused"];
+
 /// Counted where it happens.
 #[derive(Debug)]
 pub(crate) struct IngressMetrics {
@@ -105,7 +141,23 @@ impl IngressMetrics {
         registry.register("connections_failed", help, metrics.connections_failed.clone());
         let help = "Contents of files that were put in force or refused";
         registry.register("file_loads", help, metrics.file_loads.clone());
+        metrics.show_from_the_start();
         metrics
+    }
+
+    /// Makes every series that can be: one that begins with its first request hides that request from every rate.
+    fn show_from_the_start(&self) {
+        for (answer, cause) in ANSWERS {
+            drop(self.requests.get_or_create(&RequestLabels { answer, cause }));
+        }
+        for cause in FAILURES {
+            drop(self.connections_failed.get_or_create(&FailureLabels { cause }));
+        }
+        for file in FILES {
+            for outcome in LOADS {
+                drop(self.file_loads.get_or_create(&LoadLabels { file, outcome }));
+            }
+        }
     }
 
     pub(crate) fn count_stored(&self, spooled: bool) {

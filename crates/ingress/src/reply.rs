@@ -238,10 +238,17 @@ fn stored(accepted: &Accepted) -> Answer {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use crate::metrics::ANSWERS;
 
     fn reply(error: ReceiveError, has_body: bool) -> Reply {
         let metrics = IngressMetrics::register(&mut Default::default());
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let cause = cause_of(&error);
+        let answer = (cause.status.as_u16(), cause.code);
+        assert!(
+            ANSWERS.contains(&answer),
+            "{answer:?} is not shown from the start"
+        );
         Replier::default().reply(Err(error), has_body, peer, &metrics)
     }
 
