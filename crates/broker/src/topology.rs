@@ -75,7 +75,8 @@ pub enum TopologyError {
     },
     /// The user may not declare it.
     #[error(
-        "{object}: access refused; give the user configure, write and read permission on ^porchlight\\. ({reason})"
+        "{object}: access refused; give the user configure and read permission on ^porchlight\\. and write permission \
+         on ^(porchlight\\.|amq\\.default$) ({reason})"
     )]
     Access {
         /// Kind and name.
@@ -101,8 +102,8 @@ pub enum TopologyError {
     },
 }
 
-struct QueueSpec {
-    name: &'static str,
+pub(crate) struct QueueSpec {
+    pub(crate) name: &'static str,
     arguments: Vec<(&'static str, AMQPValue)>,
     /// An exchange to bind to, and the key.
     binding: Option<(&'static str, &'static str)>,
@@ -110,14 +111,14 @@ struct QueueSpec {
     unlimited: bool,
 }
 
-struct ExchangeSpec {
-    name: &'static str,
+pub(crate) struct ExchangeSpec {
+    pub(crate) name: &'static str,
     kind: ExchangeKind,
     alternate: Option<&'static str>,
 }
 
 /// Safety nets first: whatever order daemons start and die in, an exchange never exists before its alternate.
-fn exchanges() -> [ExchangeSpec; 4] {
+pub(crate) fn exchanges() -> [ExchangeSpec; 4] {
     use ExchangeKind::{Fanout, Topic};
     [
         ExchangeSpec {
@@ -152,7 +153,7 @@ fn dead_lettering(exchange: &'static str) -> Vec<(&'static str, AMQPValue)> {
     ]
 }
 
-fn queues(config: &TopologyConfig) -> [QueueSpec; 6] {
+pub(crate) fn queues(config: &TopologyConfig) -> [QueueSpec; 6] {
     let limited = || {
         let mut arguments = dead_lettering(DEAD);
         arguments.push(("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)));
@@ -211,14 +212,14 @@ pub async fn declare(link: &Link, config: &TopologyConfig) -> Result<(), Topolog
     Ok(())
 }
 
-async fn open(link: &Link) -> Result<Channel, TopologyError> {
+pub(crate) async fn open(link: &Link) -> Result<Channel, TopologyError> {
     link.open_channel().await.map_err(|source| TopologyError::Lost {
         object: "channel".to_owned(),
         source,
     })
 }
 
-async fn declare_exchange(channel: &Channel, spec: &ExchangeSpec) -> Result<(), TopologyError> {
+pub(crate) async fn declare_exchange(channel: &Channel, spec: &ExchangeSpec) -> Result<(), TopologyError> {
     let options = ExchangeDeclareOptions {
         durable: true,
         ..ExchangeDeclareOptions::default()
@@ -231,8 +232,13 @@ async fn declare_exchange(channel: &Channel, spec: &ExchangeSpec) -> Result<(), 
         .map_err(|error| typed(format!("exchange '{}'", spec.name), error))
 }
 
+/// Whether this queue says on this server that it has no limit.
+pub(crate) fn lifts_limit(spec: &QueueSpec, server: &ServerVersion) -> bool {
+    spec.unlimited && server.major >= MAJOR_WITH_DEFAULT_LIMIT
+}
+
 async fn declare_queue(link: &Link, channel: Channel, spec: &QueueSpec) -> Result<Channel, TopologyError> {
-    let lift_limit = spec.unlimited && link.server_version().major >= MAJOR_WITH_DEFAULT_LIMIT;
+    let lift_limit = lifts_limit(spec, link.server_version());
     match try_queue(&channel, spec, lift_limit).await {
         Ok(()) => Ok(channel),
         // The refusal closed the channel. A queue that came through an upgrade lacks the argument; every return
@@ -247,7 +253,11 @@ async fn declare_queue(link: &Link, channel: Channel, spec: &QueueSpec) -> Resul
     }
 }
 
-async fn try_queue(channel: &Channel, spec: &QueueSpec, lift_limit: bool) -> Result<(), TopologyError> {
+pub(crate) async fn try_queue(
+    channel: &Channel,
+    spec: &QueueSpec,
+    lift_limit: bool,
+) -> Result<(), TopologyError> {
     let kind = ("x-queue-type", text("quorum"));
     let limit = lift_limit.then_some(("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_UNLIMITED)));
     let arguments = table(spec.arguments.iter().cloned().chain([kind]).chain(limit));
@@ -280,7 +290,7 @@ fn table(arguments: impl IntoIterator<Item = (&'static str, AMQPValue)>) -> Fiel
     FieldTable::from(arguments.collect::<BTreeMap<_, _>>())
 }
 
-fn typed(object: String, error: lapin::Error) -> TopologyError {
+pub(crate) fn typed(object: String, error: lapin::Error) -> TopologyError {
     let ErrorKind::ProtocolError(refusal) = error.kind() else {
         return TopologyError::Lost {
             object,

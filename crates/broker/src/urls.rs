@@ -11,6 +11,8 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 const HEARTBEAT_S: u16 = 10;
 /// Channels per connection unless a URL says otherwise; we open fewer than ten, the rest is headroom.
 const CHANNEL_MAX: u16 = 64;
+/// The name and the password that every RabbitMQ begins with.
+const DEFAULT_LOGIN: &str = "guest";
 
 /// One or more broker addresses, tried in turn.
 ///
@@ -18,6 +20,21 @@ const CHANNEL_MAX: u16 = 64;
 #[derive(Clone)]
 pub struct BrokerUrls {
     uris: Vec<AMQPUri>,
+}
+
+/// What may be told of one address: everything but the password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Name or IP address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Whether it is spoken to under TLS.
+    pub tls: bool,
+    /// Who logs in.
+    pub user: String,
+    /// Whether name and password are those that every RabbitMQ begins with.
+    pub is_default_login: bool,
 }
 
 /// Why a list of broker URLs was refused. Says where, never what the URL holds.
@@ -97,6 +114,20 @@ impl BrokerUrls {
         &self.uri(0).vhost
     }
 
+    /// Each address by itself, with what may be told of it, in their order.
+    #[must_use]
+    pub fn each(&self) -> Vec<(Self, Endpoint)> {
+        let alone = |uri: &AMQPUri| {
+            (
+                Self {
+                    uris: vec![uri.clone()],
+                },
+                endpoint(uri),
+            )
+        };
+        self.uris.iter().map(alone).collect()
+    }
+
     pub(crate) fn uri(&self, index: usize) -> &AMQPUri {
         &self.uris[index % self.uris.len()]
     }
@@ -130,6 +161,17 @@ fn parse_one(one: &str) -> Result<AMQPUri, UrlProblem> {
     uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
     uri.query.channel_max.get_or_insert(CHANNEL_MAX);
     Ok(uri)
+}
+
+fn endpoint(uri: &AMQPUri) -> Endpoint {
+    let login = &uri.authority.userinfo;
+    Endpoint {
+        host: uri.authority.host.clone(),
+        port: uri.authority.port,
+        tls: uri.scheme == AMQPScheme::AMQPS,
+        user: login.username.clone(),
+        is_default_login: login.username == DEFAULT_LOGIN && login.password == DEFAULT_LOGIN,
+    }
 }
 
 /// An address as logs and errors may show it.

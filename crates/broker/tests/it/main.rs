@@ -7,6 +7,7 @@
 mod consuming;
 mod dead_letters;
 mod depths;
+mod examining;
 mod outages;
 mod publishing;
 mod scripted_peer;
