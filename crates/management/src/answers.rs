@@ -131,6 +131,18 @@ pub struct Policy {
     pub definition: Definition,
 }
 
+/// One binding of an exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Binding {
+    /// The queue or exchange that it leads to.
+    pub destination: String,
+    /// `queue` or `exchange`.
+    pub destination_type: String,
+    /// The key or pattern.
+    #[serde(default)]
+    pub routing_key: String,
+}
+
 /// What one user may do in a virtual host, as regular expressions for names.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Permission {

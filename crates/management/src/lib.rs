@@ -10,6 +10,6 @@ mod answers;
 mod management;
 mod url;
 
-pub use answers::{Definition, Node, Overview, Permission, Policy, QueueStats, User};
+pub use answers::{Binding, Definition, Node, Overview, Permission, Policy, QueueStats, User};
 pub use management::{AskError, Management};
 pub use url::{ManagementUrl, ManagementUrlError};

@@ -11,7 +11,7 @@ use porchlight_service::client::{Answer, Client, SendError, StatusCode, TlsError
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::answers::{Node, Overview, Page, Permission, Policy, QueueStats, User};
+use crate::answers::{Binding, Node, Overview, Page, Permission, Policy, QueueStats, User};
 use crate::url::ManagementUrl;
 
 /// Queues asked for at once; with the fields asked for a page is some 200 KiB.
@@ -161,6 +161,16 @@ impl Management {
     /// [`AskError`]
     pub async fn policies(&self, vhost: &str) -> Result<Vec<Policy>, AskError> {
         self.ask(&format!("/api/policies/{}", part(vhost))).await
+    }
+
+    /// The bindings that lead away from an exchange.
+    ///
+    /// # Errors
+    /// [`AskError`]; `Missing` when there is no such exchange.
+    pub async fn bindings_from(&self, vhost: &str, exchange: &str) -> Result<Vec<Binding>, AskError> {
+        let (vhost, exchange) = (part(vhost), part(exchange));
+        self.ask(&format!("/api/exchanges/{vhost}/{exchange}/bindings/source"))
+            .await
     }
 
     /// What each user may do in a virtual host. The user who asks needs the tag `administrator`.

@@ -34,6 +34,15 @@ async fn fill(broker: &RabbitMq, vhost: &str, queue: &str) {
     broker.eval(&expression).await.unwrap();
 }
 
+fn bind(vhost: &str, exchange: &str, queue: &str) -> String {
+    let name = |kind: &str, name: &str| format!("rabbit_misc:r(<<\"{vhost}\">>, {kind}, <<\"{name}\">>)");
+    format!(
+        "ok = rabbit_binding:add({{binding, {}, <<>>, {}, []}}, <<\"test\">>), []",
+        name("exchange", exchange),
+        name("queue", queue)
+    )
+}
+
 #[tokio::test]
 async fn queues_are_told_with_figures_arguments_and_the_policy_in_force() {
     let (broker, management) = management().await;
@@ -81,6 +90,11 @@ async fn queues_are_told_with_figures_arguments_and_the_policy_in_force() {
     assert_eq!(management.queues(&vhost, "").await.unwrap().len(), 3);
     let policies = management.policies(&vhost).await.unwrap();
     assert_eq!((policies.len(), policies[0].pattern.as_str()), (1, "^ours"));
+    let bindings = management.bindings_from(&vhost, "amq.fanout").await.unwrap();
+    assert!(bindings.is_empty(), "{bindings:?}");
+    broker.eval(&bind(&vhost, "amq.fanout", "ours.a")).await.unwrap();
+    let bindings = management.bindings_from(&vhost, "amq.fanout").await.unwrap();
+    assert_eq!((bindings.len(), bindings[0].destination.as_str()), (1, "ours.a"));
     let permissions = management.permissions(&vhost).await.unwrap();
     assert_eq!(
         (permissions[0].user.as_str(), permissions[0].write.as_str()),
