@@ -190,6 +190,21 @@ impl EdgeSettings {
         &self.receive.path
     }
 
+    /// From a request's first byte to its answer, and to the end of its body.
+    pub fn answer_and_body_timeouts(&self) -> [Duration; 2] {
+        [self.receive.answer_timeout, self.receive.body_timeout]
+    }
+
+    /// Open connections at most.
+    pub fn connections_max(&self) -> usize {
+        self.server.connections_max
+    }
+
+    /// Stopping: how long to go on serving while not ready.
+    pub fn drain_delay(&self) -> Duration {
+        self.server.drain_delay
+    }
+
     /// Stopping: how long what is owed may take.
     pub fn shutdown_grace(&self) -> Duration {
         self.server.shutdown_grace

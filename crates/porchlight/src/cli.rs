@@ -7,10 +7,12 @@ use clap::{Parser, Subcommand};
 use crate::dead::DeadArgs;
 use crate::demo::DemoArgs;
 use crate::devices::DevicesArgs;
+use crate::doctor::DoctorArgs;
 use crate::failure::EXIT_CODES;
 use crate::health::HealthArgs;
 use crate::moving::{ExportArgs, ImportArgs};
 use crate::operations::OperationsArgs;
+use crate::outage::OutageArgs;
 use crate::simulate::SimulateArgs;
 use crate::standalone::StandaloneArgs;
 use crate::status::StatusArgs;
@@ -49,6 +51,8 @@ pub(crate) enum Command {
     #[command(after_help = EXIT_CODES)]
     Status(StatusArgs),
     #[command(after_help = EXIT_CODES)]
+    Outage(OutageArgs),
+    #[command(after_help = EXIT_CODES)]
     Simulate(Box<SimulateArgs>),
     Devices(DevicesArgs),
     Operations(OperationsArgs),
@@ -57,6 +61,7 @@ pub(crate) enum Command {
     Export(Box<ExportArgs>),
     #[command(after_help = EXIT_CODES)]
     Import(Box<ImportArgs>),
+    Doctor(Box<DoctorArgs>),
     #[command(after_help = EXIT_CODES)]
     Health(HealthArgs),
 }

@@ -20,6 +20,8 @@ Exit codes:
 pub(crate) enum Exit {
     /// Something asked for failed, or an outcome is wrong.
     Failed = 1,
+    /// What was looked at has errors; the doctor's alone, whose help says so.
+    Errors = 2,
     /// A flag or a setting is wrong.
     Usage = 64,
     /// A server is away.
@@ -59,6 +61,14 @@ impl Failure {
         }
     }
 
+    /// What was looked at has errors, and the output has said so already.
+    pub(crate) fn told_errors() -> Self {
+        Self {
+            exit: Exit::Errors,
+            ..Self::told()
+        }
+    }
+
     fn new(exit: Exit, what: impl fmt::Display) -> Self {
         Self {
             exit,
@@ -84,6 +94,16 @@ impl Failure {
         self
     }
 
+    /// The line, for who shows it among others.
+    pub(crate) fn words(&self) -> &str {
+        self.line.as_deref().unwrap_or("failed")
+    }
+
+    /// The line, for whoever tells it in another form.
+    pub(crate) fn line(&self) -> &str {
+        self.line.as_deref().unwrap_or_default()
+    }
+
     /// Tells it on standard error; the code to exit with.
     #[expect(
         clippy::print_stderr,
@@ -102,11 +122,6 @@ impl Failure {
 
 #[cfg(test)]
 impl Failure {
-    /// The line, for a test.
-    pub(crate) fn line(&self) -> &str {
-        self.line.as_deref().unwrap_or_default()
-    }
-
     /// The code, for a test.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

@@ -9,12 +9,14 @@ mod control_api;
 mod dead;
 mod demo;
 mod devices;
+mod doctor;
 mod failure;
 mod health;
 mod keys;
 mod ledger;
 mod moving;
 mod operations;
+mod outage;
 mod output;
 mod place;
 mod servers;
@@ -70,12 +72,14 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         // These have something to finish after a signal.
         Command::Demo(args) => demo::run(args, output, stop).await,
         Command::Simulate(args) => simulate::run(*args, output, stop).await,
+        Command::Status(args) => status::run(args, output, stop).await,
         Command::Dead(args) => dead::run(*args, output, stop).await,
-        Command::Status(args) => until(&stop, status::run(args, output)).await,
+        Command::Outage(args) => until(&stop, outage::run(args, output)).await,
         Command::Devices(args) => until(&stop, devices::run(args, output)).await,
         Command::Operations(args) => until(&stop, operations::run(args, output)).await,
         Command::Export(args) => until(&stop, moving::run_export(*args, output)).await,
         Command::Import(args) => until(&stop, moving::run_import(*args, output)).await,
+        Command::Doctor(args) => until(&stop, doctor::run(*args, output)).await,
         Command::Health(args) => until(&stop, health::run(args, output)).await,
         Command::Standalone(_) => Err(Failure::usage("standalone runs alone")),
     }

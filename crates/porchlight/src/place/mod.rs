@@ -11,6 +11,7 @@ use std::time::Duration;
 use porchlight_broker::BrokerUrls;
 use porchlight_journal::{Journal, JournalConfig, LedgerConfig, OpenError, Queue, Role};
 use porchlight_ledger::Ledger;
+use porchlight_service::client::Target;
 use porchlight_store::Store;
 
 use crate::control_api::ControlApi;
@@ -145,6 +146,36 @@ impl QueueArgs {
         })
     }
 
+    /// Everything that the variables name, for a command that looks a daemon's environment over: an ingress with a spool
+    /// has both servers and a directory. An address that is wrong is handed on.
+    pub(crate) fn whole(&self) -> Result<Whole, Failure> {
+        let (flags, here) = (&self.told.args, &self.told.args.here);
+        let dir = here.data_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
+        let is_flag = ["data_dir", "api", "amqp_url", "redis_url"].map(|field| self.told.is_flag(field));
+        let with_servers = flags.amqp.is_given() || flags.redis.is_given();
+        let spool = dir.filter(|_| with_servers && is_flag == [false; 4]).cloned();
+        let choice = if spool.is_some() {
+            Choice::Servers
+        } else {
+            self.choice()?
+        };
+        Ok(match (choice, dir) {
+            (Choice::Servers, _) => Whole::Servers {
+                amqp: flags.amqp.urls(),
+                store: flags.redis.store(),
+                spool,
+            },
+            (Choice::Api, _) => {
+                let url = given(&flags.api).unwrap_or_default();
+                let target = Target::parse(url)
+                    .map_err(|error| Failure::usage("PORCHLIGHT_API_URL (--api)").because(&error));
+                Whole::Api(target?)
+            }
+            (Choice::Directory, Some(dir)) => Whole::Directory(dir.clone()),
+            (Choice::Directory | Choice::DefaultDirectory, _) => Whole::Directory(DATA_DIR.into()),
+        })
+    }
+
     fn servers(&self) -> Result<Box<Servers>, Failure> {
         let flags = &self.told.args;
         Ok(Box::new(Servers {
@@ -195,6 +226,18 @@ pub(crate) enum Site {
     Servers(Box<Servers>),
     Directory(PathBuf),
     Api,
+}
+
+/// What a daemon's environment names, and nothing opened.
+pub(crate) enum Whole {
+    /// The scaled form, with the spool of an ingress where one is named.
+    Servers {
+        amqp: Result<BrokerUrls, Failure>,
+        store: Result<Store, Failure>,
+        spool: Option<PathBuf>,
+    },
+    Directory(PathBuf),
+    Api(Target),
 }
 
 /// What a command about devices stands on.

@@ -23,11 +23,11 @@ const LOG: &str = "info";
 pub(crate) struct Settings {
     pub(super) data_dir: PathBuf,
     pub(super) data_bytes_max: u64,
-    pub(super) edge: EdgeSettings,
-    pub(super) work: WorkSettings,
-    pub(super) callback: Option<CallbackSettings>,
-    pub(super) admin_listen: SocketAddr,
-    pub(super) admin_token: Option<Secret>,
+    pub(crate) edge: EdgeSettings,
+    pub(crate) work: WorkSettings,
+    pub(crate) callback: Option<CallbackSettings>,
+    pub(crate) admin_listen: SocketAddr,
+    pub(crate) admin_token: Option<Secret>,
     pub(super) trace: Option<TraceSettings>,
 }
 

@@ -97,6 +97,16 @@ impl Target {
         &self.path
     }
 
+    /// The host: a name, or an IP address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Host and port, for a person.
     pub fn address(&self) -> String {
         if self.host.contains(':') {
