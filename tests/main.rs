@@ -1,6 +1,7 @@
 //! End-to-end tests: whole pipelines of real processes on private servers, and the rules of the house.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod alerts;
 mod answers;
 mod attacks;
 mod crash;

@@ -1,10 +1,11 @@
-//! What tests need around them: private RabbitMQ and Redis servers, a faulty network, our own daemons, and waiting.
+//! What tests need around them: private RabbitMQ, Redis and Prometheus servers, a faulty network, our own daemons, and waiting.
 //!
 //! Nothing here ships, and nothing here knows queues or keys of ours. Servers are private to the test process: own
 //! ports, own directory, own cookie; a broker that already runs on the machine is never touched. Every child dies
 //! with the test process, however that ends.
 //!
 //! - [`RabbitMq`] and [`Redis`]: start, kill, pause, restart with the data kept, look inside.
+//! - [`Prometheus`]: scrapes what a test names, and is asked.
 //! - [`Relay`]: stands between a client and a server and stalls, drops, delays or cuts.
 //! - [`Daemon`]: one of this workspace's binaries as a child process.
 //! - [`http`]: raw requests, byte by byte where a test needs that; [`LoadGenerator`]: many signed ones.
@@ -20,6 +21,7 @@ pub mod load;
 pub mod poll;
 pub mod ports;
 mod process;
+pub mod prometheus;
 pub mod rabbitmq;
 pub mod receiver;
 pub mod redis;
@@ -33,6 +35,7 @@ pub use load::{LoadGenerator, RingSchedule};
 pub use poll::{WaitError, wait_for};
 pub use ports::free_port;
 pub use process::{Signal, StartError};
+pub use prometheus::Prometheus;
 pub use rabbitmq::RabbitMq;
 pub use receiver::Receiver;
 pub use redis::Redis;
