@@ -1,16 +1,20 @@
-//! What `status` says of ingresses: whether each is ready, and what it keeps in its spool.
+//! What `status` says of ingresses: whether each is ready, what it keeps in its spool, and its outages.
 //!
-//! It believes what an ingress says of itself at `/readyz`, and asks for nothing else.
+//! It believes what an ingress says of itself at `/readyz` and `/outages`, and asks for nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use porchlight_ingress::outage::page::OutagesPage;
 use porchlight_service::client::{Client, Target, connector};
 use serde::{Deserialize, Serialize};
 
+use super::outage_part;
+use crate::clock::now_ms;
 use crate::failure::{Failure, chain};
+use crate::outage;
 use crate::output::{Output, plain, size, span};
 
 /// For one ingress, connecting included; all are asked at once.
@@ -37,6 +41,8 @@ pub(super) struct IngressState {
     reasons: Vec<String>,
     /// What is in its spool; nothing while it needs none.
     spool: Option<Spool>,
+    /// For how long it answered 5xx, and how its keys do; nothing where it does not say.
+    outages: Option<OutagesPage>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,13 +69,20 @@ struct Reason {
 
 /// The checked addresses. Each may have a path of its own; without one it is `/readyz`.
 pub(super) fn targets(urls: &[String]) -> Result<Vec<Target>, Failure> {
+    let advice = "the admin listener of an ingress, for example http://127.0.0.1:9090";
+    parsed(urls, "PORCHLIGHT_INGRESS_ADMIN_URLS (--ingress)", advice)
+}
+
+/// The same of workers.
+pub(super) fn worker_targets(urls: &[String]) -> Result<Vec<Target>, Failure> {
+    let advice = "the admin listener of a worker, for example http://127.0.0.1:9091";
+    parsed(urls, "PORCHLIGHT_WORKER_ADMIN_URLS (--worker)", advice)
+}
+
+fn parsed(urls: &[String], setting: &str, advice: &str) -> Result<Vec<Target>, Failure> {
     let given = urls.iter().map(|url| url.trim()).filter(|url| !url.is_empty());
     let parsed = given.map(|url| {
-        Target::parse(url).map_err(|error| {
-            Failure::usage("PORCHLIGHT_INGRESS_ADMIN_URLS (--ingress)")
-                .because(&error)
-                .advise("the admin listener of an ingress, for example http://127.0.0.1:9090")
-        })
+        Target::parse(url).map_err(|error| Failure::usage(setting).because(&error).advise(advice))
     });
     parsed.collect()
 }
@@ -99,7 +112,11 @@ async fn look(target: Target) -> Result<IngressState, String> {
         path => path.to_owned(),
     };
     let client = Client::new(Arc::new(target), tls, ASK_MAX);
-    let answer = client.send("GET", &path, &[], Bytes::new()).await;
+    let clock = outage::sibling(&path);
+    let (answer, outages) = tokio::join!(
+        client.send("GET", &path, &[], Bytes::new()),
+        outage::look_at(&client, &clock)
+    );
     let answer = answer.map_err(|error| chain(&error))?;
     let body = serde_json::from_slice::<ReadyBody>(&answer.body).map_err(|_| {
         format!(
@@ -115,6 +132,8 @@ async fn look(target: Target) -> Result<IngressState, String> {
             .map(|reason| cut(&reason.message))
             .collect(),
         spool: body.notes.iter().find_map(spool_in),
+        // An older one has no such page.
+        outages: outages.ok(),
     })
 }
 
@@ -132,6 +151,20 @@ fn cut(text: &str) -> String {
 }
 
 impl Ingress {
+    /// How it stands in a few words, and whether that is well.
+    pub(super) fn in_short(&self) -> (String, bool) {
+        match (&self.state, &self.error) {
+            (Some(state), _) => {
+                let spool = state.spool.as_ref().filter(|spool| spool.events > 0);
+                let spool = spool.map(|spool| format!(", {} in its spool", spool.events));
+                let ready = if state.ready { "ready" } else { "not ready" };
+                (format!("{ready}{}", spool.unwrap_or_default()), state.ready)
+            }
+            (None, Some(error)) => (error.clone(), false),
+            (None, None) => ("no answer".to_owned(), false),
+        }
+    }
+
     /// What somebody should look at, in words.
     pub(super) fn attention(&self, found: &mut Vec<String>) {
         let address = &self.address;
@@ -143,6 +176,9 @@ impl Ingress {
         if !state.ready {
             let reasons = state.reasons.join("; ");
             found.push(format!("ingress {address} is not ready: {reasons}"));
+        }
+        if let Some(page) = &state.outages {
+            outage_part::attention(page, &format!("ingress {address}"), now_ms(), found);
         }
         if let Some(spool) = state.spool.as_ref().filter(|spool| spool.events > 0) {
             found.push(format!(
@@ -159,6 +195,9 @@ impl Ingress {
             Some(_) => "not ready",
         };
         output.line(format_args!("Ingress  {}  {state}", plain(&self.address)));
+        if let Some(page) = self.state.as_ref().and_then(|state| state.outages.as_ref()) {
+            outage_part::print(page, now_ms(), output);
+        }
         if let Some(spool) = self.state.as_ref().and_then(|state| state.spool.as_ref()) {
             let age = spool
                 .oldest_age_seconds
@@ -195,6 +234,7 @@ mod tests {
                 ready,
                 reasons: vec!["no signing keys are loaded".to_owned()],
                 spool,
+                outages: None,
             }),
         }
     }

@@ -4,12 +4,15 @@
 
 use std::time::Duration;
 
+use porchlight_ingress::outage::FILE_NAME;
+use porchlight_ingress::outage::page::{KeyFacts, OutagesPage};
 use porchlight_ledger::Ledger;
 use porchlight_queue::{DepthReader, QueueDepth};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::ledger_part::{LedgerState, age_seconds};
+use super::outage_part;
 use crate::clock::now_ms;
 use crate::failure::chain;
 use crate::output::{Output, Table, size, span};
@@ -37,6 +40,9 @@ pub(super) struct StandaloneState {
     pub(super) file: FileState,
     /// Why nothing can be written now.
     pub(super) blocked: Option<String>,
+    /// The outages that it has written down, or those that it knows if it was asked itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) outages: Option<OutagesPage>,
 }
 
 /// One queue: the keys of the scaled form, and what only a file shows.
@@ -94,6 +100,7 @@ impl StandaloneState {
             } else {
                 None
             },
+            outages: outages_in(&directory.path),
         };
         Ok(state)
     }
@@ -147,6 +154,9 @@ impl StandaloneState {
                 _ => {}
             }
         }
+        if let Some(page) = &self.outages {
+            outage_part::attention(page, "the standalone", now_ms(), found);
+        }
         self.ledger.attention("the receiver does not take it", found);
     }
 
@@ -177,6 +187,9 @@ impl StandaloneState {
         if let Some(free) = disk_free_bytes {
             output.line(format_args!("  disk               {} free", size(free)));
         }
+        if let Some(page) = &self.outages {
+            outage_part::print(page, now_ms(), output);
+        }
         let running = if self.running { "running" } else { "not running" };
         output.line(format_args!("  daemon             {running}"));
     }
@@ -196,6 +209,16 @@ impl Queue {
             oldest_seconds: counts.oldest_at_ms.map(age_seconds),
         }
     }
+}
+
+/// What the daemon wrote down of outages; of its keys that may be long ago.
+fn outages_in(path: &std::path::Path) -> Option<OutagesPage> {
+    let text = std::fs::read(path.join(FILE_NAME)).ok()?;
+    let page: OutagesPage = serde_json::from_slice(&text).ok()?;
+    Some(OutagesPage {
+        keys: KeyFacts::default(),
+        ..page
+    })
 }
 
 /// A write that changes nothing else; a disk that is full shows in no other way from outside.

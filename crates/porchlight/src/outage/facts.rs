@@ -1,0 +1,104 @@
+//! What all processes together say of outages, as one: spans of time in which an event may have been answered 5xx.
+//!
+//! Pure; it reckons nothing.
+
+use std::collections::BTreeMap;
+
+use porchlight_event::ring_schedule::{KEPT_MS, LADDER_MS, Span};
+use porchlight_ingress::outage::page::{OutagesPage, RejectedFacts};
+
+/// Where webhooks arrive if nobody says.
+const WEBHOOK_PATH: &str = "/webhooks/ring";
+
+/// Everything that is known.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    pub(super) now_ms: i64,
+    /// Every outage of every process, and one that was named by hand. What goes on ends at `i64::MAX`.
+    pub(super) outages: Vec<Counted>,
+    /// Requests that looked like Ring's and were answered 401 while no signature matched.
+    pub(super) refused: Vec<RejectedFacts>,
+    /// When the youngest process began, if Ring may still keep what it gave up on before: of that it may not know.
+    pub(super) young_since_ms: Option<i64>,
+    pub(super) endpoint: String,
+}
+
+/// One outage with what was answered in it.
+#[derive(Debug, Clone)]
+pub(super) struct Counted {
+    pub(super) span: Span,
+    pub(super) answers_5xx: u64,
+    pub(super) answers_200: u64,
+    pub(super) causes: BTreeMap<String, u64>,
+}
+
+impl Facts {
+    /// Puts together what processes say and what a person named.
+    pub(super) fn gather(
+        pages: impl Iterator<Item = OutagesPage>,
+        by_hand: Option<Span>,
+        endpoint: Option<&str>,
+        now_ms: i64,
+    ) -> Self {
+        let mut facts = Self {
+            now_ms,
+            ..Self::default()
+        };
+        let mut path = None;
+        for page in pages {
+            // A process whose clock is another's tells spans, not times; close enough for the margins of a letter.
+            let started = page.process_started_at_ms;
+            if started > now_ms - LADDER_MS - KEPT_MS {
+                facts.young_since_ms = Some(facts.young_since_ms.map_or(started, |other| other.max(started)));
+            }
+            facts
+                .outages
+                .extend(page.outages.into_iter().map(|outage| Counted {
+                    span: Span {
+                        from_ms: outage.started_at_ms,
+                        until_ms: outage.ended_at_ms.or(outage.recovered_at_ms).unwrap_or(i64::MAX),
+                    },
+                    answers_5xx: outage.answers_5xx,
+                    answers_200: outage.answers_200,
+                    causes: outage.causes,
+                }));
+            let is_open = page.keys.breaker == "open";
+            facts.refused.extend(
+                page.keys
+                    .rejected
+                    .filter(|rejected| is_open && rejected.answers_401 > 0),
+            );
+            path.get_or_insert(page.webhook_path);
+        }
+        facts.outages.extend(by_hand.map(|span| Counted {
+            span,
+            answers_5xx: 0,
+            answers_200: 0,
+            causes: BTreeMap::new(),
+        }));
+        let path = path.filter(|path| !path.is_empty());
+        facts.endpoint = match endpoint {
+            Some(endpoint) => endpoint.to_owned(),
+            None => format!("https://YOUR_HOST{}", path.as_deref().unwrap_or(WEBHOOK_PATH)),
+        };
+        facts
+    }
+
+    /// The spans as they are known: what goes on ends at `end_ms`.
+    pub(super) fn spans(&self, end_ms: i64) -> Vec<Span> {
+        let spans = self.outages.iter().map(|outage| Span {
+            from_ms: outage.span.from_ms,
+            until_ms: outage.span.until_ms.min(end_ms),
+        });
+        spans.filter(|span| span.from_ms < span.until_ms).collect()
+    }
+
+    /// Since when an outage is on, if one is.
+    pub(super) fn on_since_ms(&self) -> Option<i64> {
+        let on = self
+            .outages
+            .iter()
+            .filter(|outage| outage.span.until_ms > self.now_ms);
+        on.map(|outage| outage.span.from_ms).min()
+    }
+}
