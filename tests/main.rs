@@ -6,6 +6,7 @@ mod answers;
 mod attacks;
 mod crash;
 mod delivery;
+mod manifests;
 mod oracle;
 mod outage;
 mod shutdown;
