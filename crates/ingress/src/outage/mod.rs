@@ -32,6 +32,9 @@ use page::OutageFacts;
 /// How often the clock is looked at during an outage.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Without an event for so long during an outage, in milliseconds, it may be over, and nobody can know.
+const SILENCE_MS: i64 = 15_000;
+
 /// The outage clock of this process; shared by all connections.
 #[derive(Debug)]
 pub(crate) struct Outages {
@@ -136,18 +139,25 @@ impl Outages {
         let (clock, now) = (self.clock(), self.time.now());
         let outage = clock.current()?;
         let (lasted, left) = (outage.lasted_ms(now), loss_in_ms(outage, now));
+        let silence = match now.since(outage.last_failed) {
+            silence if silence < SILENCE_MS => String::new(),
+            silence => format!(
+                "; none has come for {}, and only one that is stored ends this",
+                words(silence)
+            ),
+        };
         let message = match outage.recovered {
             Some(_) => format!(
                 "events are taken again after an outage of {}; it is over when that stays so",
                 words(lasted)
             ),
             None if left > 0 => format!(
-                "events have been answered 5xx for {}; Ring gives up on the first in {}",
+                "events have been answered 5xx for {}; Ring gives up on the first in {}{silence}",
                 words(lasted),
                 words(left)
             ),
             None => format!(
-                "events have been answered 5xx for {}; Ring gave up on the first {} ago: porchlight outage",
+                "events have been answered 5xx for {}; Ring gave up on the first {} ago: porchlight outage{silence}",
                 words(lasted),
                 words(-left)
             ),

@@ -102,8 +102,10 @@ async fn is_ready(ingress: &Ingress, status: u16, looks: impl Fn(&Value) -> bool
     .unwrap()
 }
 
+/// Without a note of the spool. That of an outage stays until an event is stored.
 fn quiet(body: &Value) -> bool {
-    body.get("notes").is_none()
+    let notes = body["notes"].as_array().map_or(&[][..], Vec::as_slice);
+    notes.iter().all(|note| note["code"] != "spooling")
 }
 
 /// Waits until the ingress is connected and its spool is empty.
