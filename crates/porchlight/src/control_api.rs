@@ -19,6 +19,7 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 
 /// The control API of one daemon.
 pub(crate) struct ControlApi {
+    target: Arc<Target>,
     client: Client,
     authorization: Secret,
 }
@@ -44,10 +45,17 @@ impl ControlApi {
                 .advise("set PORCHLIGHT_ADMIN_TOKEN as the daemon has it")
         })?;
         let tls = connector(&target, None).map_err(|error| Failure::usage("TLS").because(&error))?;
+        let target = Arc::new(target);
         Ok(Self {
-            client: Client::new(Arc::new(target), tls, CALL_MAX),
+            client: Client::new(Arc::clone(&target), tls, CALL_MAX),
+            target,
             authorization: Secret::new(format!("Bearer {token}")),
         })
+    }
+
+    /// Where it is.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Makes one call; an answer of any status.

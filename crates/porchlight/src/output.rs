@@ -45,6 +45,16 @@ impl Output {
         put(&format!("{text}\n"));
     }
 
+    /// Prints one line of what never ends by itself; whether somebody still reads.
+    pub(crate) fn line_of_many(self, text: impl std::fmt::Display) -> bool {
+        try_put(&format!("{text}\n")).is_ok()
+    }
+
+    /// One JSON document on one line, for who prints it.
+    pub(crate) fn json_text(self, value: &impl Serialize) -> String {
+        serde_json::to_string(value).map_or_else(|error| format!("null // {error}"), |text| steerless(&text))
+    }
+
     /// Prints one JSON document over several lines.
     pub(crate) fn document(self, value: &impl Serialize) {
         match serde_json::to_string_pretty(value) {
@@ -55,16 +65,19 @@ impl Output {
 
     /// Prints one JSON document on one line.
     pub(crate) fn json_line(self, value: &impl Serialize) {
-        match serde_json::to_string(value) {
-            Ok(text) => self.line(steerless(&text)),
-            Err(error) => self.line(format_args!("null // {error}")),
-        }
+        self.line(self.json_text(value));
     }
 }
 
 fn put(text: &str) {
     // Nobody is left to tell when standard output is closed.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    let _ = try_put(text);
+}
+
+fn try_put(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
 
 impl Table {
@@ -125,7 +138,7 @@ pub(crate) fn short(text: &str) -> String {
 }
 
 /// JSON text whose strings are escaped as [`plain`] would, in JSON's own way: it stays the same document.
-fn steerless(json: &str) -> String {
+pub(crate) fn steerless(json: &str) -> String {
     let escape = |c: char, shown: &mut String| match c {
         // Between values, as JSON's own layout; within a string it is escaped already.
         '\n' => shown.push(c),

@@ -4,12 +4,20 @@
 
 mod ingresses;
 mod ledger_part;
+mod outage_part;
 mod scaled;
 mod standalone;
+mod watch;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use porchlight_ledger::Ledger;
+use porchlight_management::Management;
+use porchlight_service::client::Target;
+use porchlight_service::settings::parse;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::control_api::{ControlApi, read_of_standalone};
 use crate::failure::Failure;
@@ -41,6 +49,33 @@ pub(crate) struct StatusArgs {
         value_delimiter = ','
     )]
     ingresses: Vec<String>,
+    /// Look again and again, and draw what changes, with rates: q ends it. Not in a terminal it is a line for each look,
+    /// with --json a document on one line
+    #[arg(long, conflicts_with = "check")]
+    watch: bool,
+    /// How long to wait between two looks [200ms to 1h]
+    #[arg(
+        long,
+        value_name = "SPAN",
+        default_value = "2s",
+        value_parser = parse::duration,
+        requires = "watch",
+        help_heading = "Watching"
+    )]
+    interval: Duration,
+    /// Watching: also read the metrics of a worker, for how long events wait and what becomes of them; may be given
+    /// several times, as a variable comma-separated. Those of an ingress are read where --ingress names it
+    #[arg(
+        long = "worker",
+        value_name = "URL",
+        env = "PORCHLIGHT_WORKER_ADMIN_URLS",
+        hide_env_values = true,
+        value_delimiter = ',',
+        help_heading = "Watching"
+    )]
+    workers: Vec<String>,
+    #[command(flatten)]
+    management: scaled::ManagementArgs,
     #[command(flatten)]
     place: QueueArgs,
 }
@@ -65,6 +100,13 @@ struct Pipeline {
     standalone: Option<Part<StandaloneState>>,
 }
 
+/// Asks one place, again and again, over connections that are kept.
+struct Asker {
+    place: Place,
+    /// Of RabbitMQ.
+    queues: Option<scaled::Queues>,
+}
+
 /// One part: where it is, and what it says or why it does not.
 #[derive(Serialize, Deserialize)]
 struct Part<T> {
@@ -75,17 +117,40 @@ struct Part<T> {
     state: Option<T>,
 }
 
-/// Looks at everything.
-pub(crate) async fn run(args: StatusArgs, output: Output) -> Result<(), Failure> {
-    let targets = ingresses::targets(&args.ingresses)?;
-    let place = args.place.place()?;
-    let (pipeline, ingresses) = tokio::join!(Pipeline::ask(&place), ingresses::ask(targets));
+/// Looks at everything, once or until it is told to end.
+pub(crate) async fn run(args: StatusArgs, output: Output, stop: CancellationToken) -> Result<(), Failure> {
+    let ingresses = ingresses::targets(&args.ingresses)?;
+    let workers = ingresses::worker_targets(&args.workers)?;
+    let asker = Asker::new(args.place.place()?, args.management.management()?);
+    if !args.watch {
+        return crate::until(&stop, run_once(asker, ingresses, args.check, output)).await;
+    }
+    if !(watch::INTERVAL_MIN..=watch::INTERVAL_MAX).contains(&args.interval) {
+        return Err(Failure::usage("--interval must be 200ms to 1h"));
+    }
+    let watch = watch::Watch {
+        asker,
+        ingresses,
+        workers,
+        interval: args.interval,
+    };
+    watch::run(watch, output, stop).await
+}
+
+async fn run_once(
+    mut asker: Asker,
+    targets: Vec<Target>,
+    is_check: bool,
+    output: Output,
+) -> Result<(), Failure> {
+    let (pipeline, ingresses) = tokio::join!(asker.ask(), ingresses::ask(targets));
+    asker.close().await;
     let status = Status::new(pipeline?, ingresses);
     status.print(output);
     if let Some(failure) = status.pipeline.failure() {
         return Err(failure);
     }
-    if args.check && !status.attention.is_empty() {
+    if is_check && !status.attention.is_empty() {
         Err(Failure::told())
     } else {
         Ok(())
@@ -97,18 +162,40 @@ pub(crate) async fn of_directory(directory: &Directory) -> impl Serialize + use<
     Status::new(Pipeline::of_directory(directory).await, Vec::new())
 }
 
-impl Pipeline {
-    async fn ask(place: &Place) -> Result<Self, Failure> {
-        match place {
-            Place::Servers(servers) => Ok(Self::of_servers(servers).await),
-            Place::Directory(directory) => Ok(Self::of_directory(directory).await),
-            Place::Api(api) => Self::of_api(api).await,
+impl Asker {
+    fn new(place: Place, management: Option<Management>) -> Self {
+        let queues = match &place {
+            Place::Servers(servers) => Some(scaled::Queues::new(&servers.amqp, management)),
+            Place::Directory(_) | Place::Api(_) => None,
+        };
+        Self { place, queues }
+    }
+
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    async fn ask(&mut self) -> Result<Pipeline, Failure> {
+        match (&self.place, &mut self.queues) {
+            (Place::Servers(servers), Some(queues)) => Ok(Pipeline::of_servers(servers, queues).await),
+            (Place::Directory(directory), _) => Ok(Pipeline::of_directory(directory).await),
+            (Place::Api(api), _) => Pipeline::of_api(api).await,
+            (Place::Servers(_), None) => Ok(Pipeline::default()),
         }
     }
 
-    async fn of_servers(servers: &Servers) -> Self {
+    /// Lets go of connections that were kept.
+    async fn close(self) {
+        if let Some(queues) = self.queues {
+            queues.close().await;
+        }
+    }
+}
+
+impl Pipeline {
+    async fn of_servers(servers: &Servers, queues: &mut scaled::Queues) -> Self {
         let ledger = Ledger::Redis(servers.store.clone());
-        let (queues, ledger_state) = tokio::join!(scaled::queues(&servers.amqp), LedgerState::ask(&ledger));
+        let (queues, ledger_state) = tokio::join!(queues.ask(), LedgerState::ask(&ledger));
         Self {
             rabbitmq: Some(Part::new(servers.amqp.to_string(), queues)),
             redis: Some(Part::new(ledger.address(), ledger_state)),
@@ -128,7 +215,15 @@ impl Pipeline {
 
     async fn of_api(api: &ControlApi) -> Result<Self, Failure> {
         let answer = api.call("GET", "/v1/status", Bytes::new()).await?;
-        read_of_standalone(&answer, "the queues")
+        let mut pipeline: Self = read_of_standalone(&answer, "the queues")?;
+        // What it has written down may be some seconds old, and knows nothing of the keys.
+        let page = api.call("GET", "/outages", Bytes::new()).await;
+        let page = page.ok().filter(|page| page.status.is_success());
+        let part = pipeline.standalone.as_mut();
+        if let (Some(state), Some(page)) = (part.and_then(|part| part.state.as_mut()), page) {
+            state.outages = serde_json::from_slice(&page.body).ok().or(state.outages.take());
+        }
+        Ok(pipeline)
     }
 
     fn attention(&self) -> Vec<String> {
@@ -143,6 +238,32 @@ impl Pipeline {
             state.attention(&mut found);
         }
         found
+    }
+
+    /// What is known of the ledger, whichever it is.
+    fn ledger(&self) -> Option<&LedgerState> {
+        let redis = self.redis.as_ref().and_then(|part| part.state.as_ref());
+        let standalone = self.standalone.as_ref().and_then(|part| part.state.as_ref());
+        redis.or(standalone.map(|state| &state.ledger))
+    }
+
+    /// The parts that do not answer, each with the reason.
+    fn away(&self) -> impl Iterator<Item = (String, String)> {
+        let parts = [
+            (
+                "RabbitMQ",
+                self.rabbitmq.as_ref().and_then(|part| part.error.as_ref()),
+            ),
+            ("Redis", self.redis.as_ref().and_then(|part| part.error.as_ref())),
+            (
+                "the data directory",
+                self.standalone.as_ref().and_then(|part| part.error.as_ref()),
+            ),
+        ];
+        let away = parts
+            .into_iter()
+            .filter_map(|(name, error)| Some((name.to_owned(), error?.clone())));
+        away.collect::<Vec<_>>().into_iter()
     }
 
     /// The first part that does not answer.
@@ -244,6 +365,7 @@ mod tests {
             exists: true,
             ready,
             consumers,
+            unacked: None,
         }
     }
 
