@@ -1,40 +1,40 @@
 //! Dead letters: what they say about their death, and looking at them without consuming any.
 //!
-//! Nothing is published or removed here; see [`crate::replay`].
+//! Nothing is published or removed here; see [`crate::walk`] and [`crate::replay`].
 
-use std::{
-    collections::BTreeSet,
-    ops::ControlFlow,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use lapin::{
-    BasicProperties, Channel,
-    options::{BasicAckOptions, BasicGetOptions, BasicNackOptions},
+    BasicProperties,
     types::{AMQPValue, FieldTable},
 };
 use porchlight_event::envelope::header;
 pub use porchlight_event::queue::{DeadLetter, Death, Origin};
 
 use crate::{
-    connection::{CLOSE_STEP_MAX, ConnectError, Link, REQUEST_MAX, within},
-    depth, topology,
+    connection::ConnectError,
+    topology,
     urls::BrokerUrls,
+    walk::Walk,
     wire::{self, Headers, int_of, text_of},
 };
-
-/// Letters held unacked at once, at most: the broker remembers each of them for our channel, and gives each back one
-/// by one when we go. Our own memory holds one letter at a time, whatever this number.
-pub const HELD_MAX: usize = 10_000;
 
 /// Says what a letter was, where the broker's own record does not.
 pub(crate) const DEAD_ORIGIN: &str = "x-porchlight-dead-origin";
 
-/// A letter with what a copy of it is made from.
-#[derive(Debug, Clone)]
+/// How often a quorum queue has taken a letter back. RabbitMQ 4.3 counts apart what was given back on purpose.
+const RETURN_COUNTS: [&str; 2] = ["x-acquired-count", "x-delivery-count"];
+
+/// A letter with what a copy of it needs besides.
 pub(crate) struct Held {
     pub(crate) letter: DeadLetter,
+    pub(crate) remains: Remains,
+}
+
+/// What a copy of a letter needs besides the letter: what it was published with.
+#[derive(Debug, Clone)]
+pub struct Remains {
     pub(crate) properties: BasicProperties,
     pub(crate) raw_headers: Headers,
 }
@@ -48,6 +48,9 @@ pub enum DeadLetterError {
     /// There is no `porchlight.dead`: no daemon has ever connected to this broker.
     #[error("there is no queue 'porchlight.dead' on this broker yet")]
     NoQueue,
+    /// Another walk has not ended in time; two at once would each see a part.
+    #[error("somebody else is at the dead letters")]
+    Busy,
     /// The connection ended; every letter that was held is back in the queue.
     #[error("reading 'porchlight.dead' failed")]
     Lost(#[from] lapin::Error),
@@ -62,11 +65,9 @@ pub struct Listed {
     pub seen: usize,
 }
 
-/// Shows the letters, oldest first, and puts every one back: none is consumed, whatever crashes.
+/// Shows the letters, oldest first: none is consumed, whatever crashes. See [`Walk`] for how.
 ///
-/// `visit` sees one letter at a time and may break off. At most `count_max` letters are looked at, and never more
-/// than [`HELD_MAX`], because a letter that was seen must be held until the end or it would come again.
-/// Afterwards RabbitMQ 3.x puts the seen ones behind the unseen; their order among themselves stays.
+/// `visit` sees one letter at a time and may break off. At most `count_max` letters are looked at.
 ///
 /// # Errors
 /// [`DeadLetterError`]; letters already visited stay valid.
@@ -79,106 +80,28 @@ pub async fn list(
     count_max: usize,
     mut visit: impl FnMut(DeadLetter) -> ControlFlow<()>,
 ) -> Result<Listed, DeadLetterError> {
-    let desk = Desk::open(urls, role).await?;
-    let mut listed = Listed {
-        ready: desk.ready,
-        seen: 0,
-    };
-    while listed.seen < count_max.min(HELD_MAX).min(desk.ready) {
-        let Some((_, held)) = desk.next().await? else {
-            break;
-        };
-        listed.seen += 1;
-        if visit(held.letter).is_break() {
+    let mut walk = Walk::open(urls, role).await?;
+    let mut seen = 0;
+    while seen < count_max
+        && let Some(taken) = walk.next().await?
+    {
+        seen += 1;
+        walk.leave(taken.tag, &taken.letter);
+        if visit(taken.letter).is_break() {
             break;
         }
     }
-    desk.close().await;
-    Ok(listed)
-}
-
-/// A channel that takes letters one by one and holds them; closing it in any way returns them.
-pub(crate) struct Desk {
-    link: Link,
-    channel: Channel,
-    /// Tags not settled yet. Returned in this order at the end: left to the broker, the end of a channel returns
-    /// letters sorted by the text of an internal number, 1 before 10 before 2.
-    held: Mutex<BTreeSet<u64>>,
-    /// Letters in the queue when the desk was opened. What dies later lies behind these.
-    pub(crate) ready: usize,
-}
-
-impl Desk {
-    pub(crate) async fn open(urls: &BrokerUrls, role: &str) -> Result<Self, DeadLetterError> {
-        let link = Link::connect(urls, role).await?;
-        let channel = link.open_channel().await?;
-        let counts = match depth::ready_in(&channel, topology::DEAD).await {
-            Err(error) if depth::is_not_found(&error) => return Err(DeadLetterError::NoQueue),
-            counts => counts?,
-        };
-        Ok(Self {
-            link,
-            channel,
-            held: Mutex::default(),
-            ready: counts.ready as usize,
-        })
-    }
-
-    /// The next letter and its tag; `None` when the queue is empty. One letter at a time crosses the network, so a
-    /// queue of large letters cannot fill our memory, as a consumer's prefetch could.
-    pub(crate) async fn next(&self) -> Result<Option<(u64, Held)>, DeadLetterError> {
-        let got = self
-            .channel
-            .basic_get(topology::DEAD.into(), BasicGetOptions { no_ack: false });
-        let Some(message) = within(REQUEST_MAX, got).await? else {
-            return Ok(None);
-        };
-        let delivery = message.delivery;
-        self.held().insert(delivery.delivery_tag);
-        let held = Held::from_parts(delivery.routing_key.as_str(), delivery.properties, delivery.data);
-        Ok(Some((delivery.delivery_tag, held)))
-    }
-
-    /// Removes one letter from the queue for good.
-    pub(crate) async fn remove(&self, tag: u64) -> Result<(), DeadLetterError> {
-        let acked = self.channel.basic_ack(tag, BasicAckOptions { multiple: false });
-        within(REQUEST_MAX, acked).await?;
-        self.held().remove(&tag);
-        Ok(())
-    }
-
-    fn held(&self) -> MutexGuard<'_, BTreeSet<u64>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns what is held, oldest first, and waits for the broker to have seen it.
-    pub(crate) async fn close(self) {
-        let held = std::mem::take(&mut *self.held());
-        for tag in held {
-            let returned = self.channel.basic_nack(
-                tag,
-                BasicNackOptions {
-                    multiple: false,
-                    requeue: true,
-                },
-            );
-            if within(REQUEST_MAX, returned).await.is_err() {
-                // The rest goes back with the channel, in whatever order.
-                break;
-            }
-        }
-        let closed = self.channel.close(200, "letters returned".into());
-        // Without an answer the cut that follows returns them, too.
-        let _ = tokio::time::timeout(CLOSE_STEP_MAX, closed).await;
-        self.link.close().await;
-    }
+    let ready = walk.ready();
+    walk.close().await;
+    Ok(Listed { ready, seen })
 }
 
 impl Held {
-    fn from_parts(routing_key: &str, properties: BasicProperties, body: Vec<u8>) -> Self {
+    pub(crate) fn from_parts(routing_key: &str, properties: BasicProperties, body: Vec<u8>) -> Self {
         let headers = Headers::of(&properties);
         let deaths = deaths_in(&headers);
         let own = |name| headers.text(name).map(str::to_owned);
+        let returns = RETURN_COUNTS.iter().filter_map(|name| headers.int(name)).max();
         let broker_reason = deaths.first().map(|death| death.reason.clone());
         let letter = DeadLetter {
             envelope: wire::envelope_from(&properties, Bytes::from(body)),
@@ -192,17 +115,16 @@ impl Held {
             dead_at_ms: headers
                 .int(header::DEAD_AT)
                 .or(deaths.first().and_then(|death| death.at_ms)),
-            delivery_count: headers
-                .int("x-delivery-count")
-                .and_then(|n| u64::try_from(n).ok())
-                .unwrap_or(0),
+            delivery_count: returns.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
             headers: headers.shown(),
             deaths,
         };
         Self {
             letter,
-            properties,
-            raw_headers: headers,
+            remains: Remains {
+                properties,
+                raw_headers: headers,
+            },
         }
     }
 }

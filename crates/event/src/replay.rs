@@ -1,28 +1,52 @@
-//! The nouns of a replay, which sends dead letters round again: how, how far it is, and what became of each letter.
+//! The nouns of working through dead letters: what to do with them, how far it is, and what became of each letter.
 //!
-//! Pure values that every queue shares; how one replays is its own crate's.
+//! Pure values that every queue shares; how one does it is its own crate's.
 
 use std::time::Duration;
 
 /// A letter that came back this often is refused unless forced: it would come back again.
 pub const REPLAY_COUNT_MAX: u32 = 3;
 
-/// How to replay.
+/// What is done with the letters that are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Action {
+    /// Each is sent round again, and gone when that is safe.
+    #[default]
+    Replay,
+    /// Each is gone for good.
+    Drop,
+}
+
+/// What is wanted of one letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Do it.
+    Take,
+    /// Let it stay.
+    Leave,
+    /// Let it stay, and end here.
+    Enough,
+}
+
+/// How to work through the letters.
 #[derive(Debug, Clone)]
 pub struct ReplayOptions {
+    /// What to do.
+    pub action: Action,
     /// Replay letters that were replayed [`REPLAY_COUNT_MAX`] times already.
     pub force: bool,
-    /// At most so many copies a second; `None` is as fast as they are stored.
+    /// At most so many letters a second; `None` is as fast as it can be done safely.
     pub per_second_max: Option<u32>,
     /// At most so many letters looked at; the queue's length at the start bounds it anyway.
     pub count_max: usize,
-    /// How long one copy may take to be stored.
+    /// How long one letter may take.
     pub confirm_max: Duration,
 }
 
 impl Default for ReplayOptions {
     fn default() -> Self {
         Self {
+            action: Action::Replay,
             force: false,
             per_second_max: None,
             count_max: usize::MAX,
@@ -31,22 +55,26 @@ impl Default for ReplayOptions {
     }
 }
 
-/// How far a replay is, and at the end what it did.
+/// How far the work is, and at the end what it did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplaySummary {
     /// Letters in the queue when it began; it looks at no more, so what dies again is not met again.
     pub ready: usize,
     /// Letters looked at.
     pub seen: usize,
-    /// Letters whose copy is stored, or whose command is owed again, and which are gone from the dead letters.
+    /// Letters whose copy is stored, and which are gone from the dead letters.
     pub replayed: usize,
+    /// Letters whose command is owed again, and which are gone from the dead letters.
+    pub owed_again: usize,
     /// Commands that something newer had overtaken, and which are gone from the dead letters.
     pub overtaken: usize,
+    /// Letters that were dropped.
+    pub dropped: usize,
     /// Letters the filter did not want.
     pub unwanted: usize,
     /// Letters refused because they were replayed too often.
     pub refused: usize,
-    /// Why it ended early; the letters not replayed are all still there.
+    /// Why it ended early; the letters not done are all still there.
     pub stopped_by: Option<StopReason>,
 }
 
@@ -66,17 +94,23 @@ pub struct Settled {
 /// What became of one wanted letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// Its copy is stored, or its command is owed again, and the letter is gone.
+    /// Its copy is stored, and the letter is gone.
     Replayed,
+    /// Its command is owed again, and the letter is gone.
+    OwedAgain,
     /// A command that something newer had overtaken; the letter is gone.
     Overtaken,
+    /// It was dropped; the letter is gone.
+    Dropped,
     /// It was replayed too often; it is still there.
     Refused,
-    /// Its copy is not known to be stored, for this reason; it is still there.
-    Kept(String),
+    /// It is not known to be done, for this reason; it is still there.
+    Kept(StopReason),
+    /// Somebody else has dealt with the letter meanwhile.
+    Gone,
 }
 
-/// Why a replay ended before the last letter.
+/// Why the work ended before the last letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StopReason {
     /// A copy is not known to be stored.
@@ -85,9 +119,18 @@ pub enum StopReason {
     /// A command could not be owed again.
     #[error("a command could not be owed again: {0}")]
     Owe(String),
-    /// So many unwanted letters lie before the rest that no more may be held.
-    #[error("holding {0} letters that are not wanted; narrow the queue down first")]
+    /// A letter could not be removed.
+    #[error("a letter could not be removed: {0}")]
+    Remove(String),
+    /// So many letters are held that no more may be.
+    #[error("holding {0} letters: 'porchlight.dead' has a delivery limit, which it should not have")]
     HeldMax(usize),
+    /// Whoever does it stopped half-way.
+    #[error("{0}")]
+    Lost(String),
+    /// It was told to.
+    #[error("a signal")]
+    Signal,
 }
 
 /// What became of a command that is to be owed again.
@@ -99,4 +142,30 @@ pub enum Owing {
     Overtaken,
     /// It could not be said or stored; the letter stays.
     Failed(String),
+}
+
+impl ReplaySummary {
+    /// Counts one letter that is settled.
+    pub fn count(&mut self, fate: &Fate) {
+        match fate {
+            Fate::Replayed => self.replayed += 1,
+            Fate::OwedAgain => self.owed_again += 1,
+            Fate::Overtaken => self.overtaken += 1,
+            Fate::Dropped => self.dropped += 1,
+            Fate::Refused => self.refused += 1,
+            Fate::Kept(why) => drop(self.stopped_by.get_or_insert_with(|| why.clone())),
+            Fate::Gone => {}
+        }
+    }
+}
+
+impl Fate {
+    /// Whether this took the letter out of the dead letters.
+    #[must_use]
+    pub fn is_moved(&self) -> bool {
+        matches!(
+            self,
+            Self::Replayed | Self::OwedAgain | Self::Overtaken | Self::Dropped
+        )
+    }
 }

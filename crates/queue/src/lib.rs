@@ -6,8 +6,11 @@
 pub mod dead;
 pub mod depth;
 mod error;
+mod known;
 mod queue;
 mod source;
+mod walk;
+pub mod work;
 
 pub use dead::{DeadLetters, DeadLettersError};
 pub use depth::{DepthError, DepthReader, QueueCounts, QueueDepth};

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use porchlight_event::Envelope;
 use porchlight_event::queue::{DeadLetter, DeathNote, Origin};
-use porchlight_event::replay::{Fate, Owing, ReplayOptions, ReplaySummary, StopReason};
+use porchlight_event::replay::{
+    Action, Fate, Owing, ReplayOptions, ReplaySummary, Settled, StopReason, Wish,
+};
 use porchlight_queue::CommandLetter;
 use porchlight_queue::dead::Listed;
+use tokio_util::sync::CancellationToken;
 
 use crate::bench::{Bench, event, soon, take, texts};
 
@@ -49,7 +52,19 @@ async fn letters(bench: &Bench, count_max: usize) -> (Listed, Vec<DeadLetter>) {
 async fn replay(
     bench: &Bench,
     options: &ReplayOptions,
-    wanted: impl FnMut(&DeadLetter) -> bool,
+    mut wanted: impl FnMut(&DeadLetter) -> bool,
+) -> (ReplaySummary, Vec<(String, Fate)>) {
+    let stop = CancellationToken::new();
+    let wish = |letter: &DeadLetter| if wanted(letter) { Wish::Take } else { Wish::Leave };
+    work_through(bench, options, &stop, wish, |_| {}).await
+}
+
+async fn work_through(
+    bench: &Bench,
+    options: &ReplayOptions,
+    stop: &CancellationToken,
+    wish: impl FnMut(&DeadLetter) -> Wish,
+    mut told: impl FnMut(&ReplaySummary),
 ) -> (ReplaySummary, Vec<(String, Fate)>) {
     let mut fates = Vec::new();
     let owe = async |letter: DeadLetter| match letter.envelope.message_id.as_str() {
@@ -57,16 +72,14 @@ async fn replay(
         "overtaken" => Owing::Overtaken,
         _ => Owing::Failed("the ledger is away".to_owned()),
     };
-    let replayed = bench.letters.replay(
-        options,
-        || 42,
-        wanted,
-        owe,
-        |_, settled| {
-            fates.extend(settled.map(|settled| (settled.message_id.clone(), settled.fate.clone())));
-        },
-    );
-    (replayed.await.unwrap(), fates)
+    let progress = |summary: &ReplaySummary, settled: Option<&Settled>| {
+        told(summary);
+        fates.extend(settled.map(|settled| (settled.message_id.clone(), settled.fate.clone())));
+    };
+    let worked = bench
+        .letters
+        .work_through(options, stop, || 42, wish, owe, progress);
+    (worked.await.unwrap(), fates)
 }
 
 pub(crate) async fn listed(mut bench: Bench) {
@@ -172,11 +185,14 @@ pub(crate) async fn owed_again(mut bench: Bench) {
         true
     };
     let (summary, fates) = replay(&bench, &ReplayOptions::default(), wanted).await;
-    assert_eq!((summary.replayed, summary.overtaken), (1, 1));
-    let why = "the ledger is away".to_owned();
-    assert_eq!(summary.stopped_by, Some(StopReason::Owe(why.clone())));
+    assert_eq!(
+        (summary.owed_again, summary.overtaken, summary.replayed),
+        (1, 1, 0)
+    );
+    let why = StopReason::Owe("the ledger is away".to_owned());
+    assert_eq!(summary.stopped_by, Some(why.clone()));
     let fate = |id: &str| fates.iter().find(|(known, _)| known == id).unwrap().1.clone();
-    assert_eq!(fate("owed"), Fate::Replayed);
+    assert_eq!(fate("owed"), Fate::OwedAgain);
     assert_eq!(fate("overtaken"), Fate::Overtaken);
     assert_eq!(fate("failing"), Fate::Kept(why));
     bench.settle_at("porchlight.dead", 1).await;
@@ -201,4 +217,83 @@ pub(crate) async fn slowly(mut bench: Bench) {
     assert_eq!((summary.seen, summary.replayed), (4, 4));
     bench.settle_at("porchlight.dead", 1).await;
     bench.settle_at("porchlight.events", 4).await;
+}
+
+pub(crate) async fn dropped(mut bench: Bench) {
+    let texts: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+    bury_all(&bench, &texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    bury_command(&bench, "a command").await;
+    let options = ReplayOptions {
+        action: Action::Drop,
+        ..ReplayOptions::default()
+    };
+    let is_odd = |letter: &DeadLetter| !letter.envelope.body.ends_with(b"0");
+    let (summary, fates) = replay(&bench, &options, is_odd).await;
+    assert_eq!(
+        (summary.ready, summary.seen, summary.dropped, summary.unwanted),
+        (301, 301, 271, 30)
+    );
+    assert!(fates.len() == 271 && fates.iter().all(|(_, fate)| *fate == Fate::Dropped));
+    bench.settle_at("porchlight.dead", 30).await;
+    bench.settle_at("porchlight.events", 0).await;
+    let (_, left) = letters(&bench, 100).await;
+    assert!(left.iter().all(|letter| letter.envelope.body.ends_with(b"0")));
+}
+
+pub(crate) async fn stopped(mut bench: Bench) {
+    let texts: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+    bury_all(&bench, &texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let stop = CancellationToken::new();
+    let told = |summary: &ReplaySummary| {
+        if summary.seen == 150 {
+            stop.cancel();
+        }
+    };
+    let options = ReplayOptions::default();
+    let (summary, fates) = work_through(&bench, &options, &stop, |_| Wish::Take, told).await;
+    assert_eq!(summary.stopped_by, Some(StopReason::Signal));
+    // What was under way is settled and told.
+    assert!(
+        (150..300).contains(&summary.seen) && summary.replayed == summary.seen,
+        "{summary:?}"
+    );
+    assert_eq!(fates.len(), summary.replayed);
+    bench
+        .settle_at("porchlight.dead", 300 - summary.replayed as u64)
+        .await;
+    bench
+        .settle_at("porchlight.events", summary.replayed as u64)
+        .await;
+    let again = CancellationToken::new();
+    let (rest, _) = work_through(&bench, &options, &again, |_| Wish::Take, |_| {}).await;
+    assert_eq!((rest.replayed, rest.stopped_by), (300 - summary.replayed, None));
+    bench.settle_at("porchlight.dead", 0).await;
+}
+
+pub(crate) async fn enough(mut bench: Bench) {
+    bury_all(&bench, &["a", "b", "c", "d", "e"]).await;
+    let mut left = 2;
+    let wish = |_: &DeadLetter| {
+        left -= 1;
+        if left >= 0 { Wish::Take } else { Wish::Enough }
+    };
+    let stop = CancellationToken::new();
+    let (summary, _) = work_through(&bench, &ReplayOptions::default(), &stop, wish, |_| {}).await;
+    assert_eq!((summary.seen, summary.replayed, summary.stopped_by), (2, 2, None));
+    bench.settle_at("porchlight.dead", 3).await;
+    let (_, left) = letters(&bench, 9).await;
+    let bodies: Vec<_> = left.iter().map(|letter| letter.envelope.body.clone()).collect();
+    assert_eq!(bodies, ["c", "d", "e"]);
+}
+
+pub(crate) async fn known(bench: Bench) {
+    bury_all(&bench, &["a", "b"]).await;
+    let known = bench.letters.known().await.unwrap();
+    let (_, letters) = letters(&bench, 9).await;
+    assert!(letters.iter().all(|letter| known.has(letter)));
+    let later = DeadLetter {
+        dead_at_ms: Some(1),
+        ..letters[0].clone()
+    };
+    assert!(!known.has(&later) && known.held_max().is_none());
 }

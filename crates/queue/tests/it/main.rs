@@ -42,5 +42,9 @@ on_both! {
     crate::dead_letters::replayed as a_replay_takes_what_is_wanted_and_leaves_the_rest,
     crate::dead_letters::too_often as a_letter_replayed_three_times_is_refused_unless_forced,
     crate::dead_letters::owed_again as a_command_that_no_receiver_took_is_owed_again_or_stays,
+    crate::dead_letters::dropped as a_drop_takes_what_is_wanted_for_good,
+    crate::dead_letters::stopped as a_replay_that_is_stopped_tells_what_it_did_and_can_go_on,
+    crate::dead_letters::enough as a_replay_that_has_enough_looks_no_further,
+    crate::dead_letters::known as letters_that_are_there_are_known_again,
     crate::dead_letters::slowly as a_replay_keeps_to_its_rate_and_its_number,
 }
