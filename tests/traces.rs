@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use porchlight_event::{SigningKey, TraceParent};
 use porchlight_testbed::receiver::{Answering, Call};
-use porchlight_testbed::{Collector, Daemon, Receiver, SeenSpan, free_port, http, wait_for};
+use porchlight_testbed::{Collector, Daemon, RabbitMq, Receiver, Relay, SeenSpan, free_port, http, wait_for};
 use serde_json::json;
 
 use crate::site::{Form, on_both_forms};
@@ -371,6 +371,52 @@ async fn a_dead_letter_and_its_replay_stay_in_their_trace(form: Form) {
     });
     told.sort_unstable();
     assert_eq!(told, [("dead", "0"), ("dead", "1")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_waited_in_the_spool_stays_in_its_trace() {
+    let collector = Collector::start().await.unwrap();
+    let plan = Plan {
+        settings: vec![("PORCHLIGHT_OTLP_URL", collector.url())],
+        ..Plan::default()
+    };
+    let mut pipeline = Pipeline::prepare(plan).await;
+    let spool = tempfile::tempdir().unwrap();
+    let relay = Relay::start(pipeline.broker.node().address()).await.unwrap();
+    let url = RabbitMq::url_at(relay.address(), pipeline.broker.vhost());
+    pipeline.ingresses[0].set("PORCHLIGHT_AMQP_URL", url);
+    pipeline.ingresses[0].set("PORCHLIGHT_DATA_DIR", spool.path().to_str().unwrap());
+    for member in pipeline.members_mut() {
+        member.start();
+    }
+    for member in pipeline.members() {
+        member.wait_until_ready().await;
+    }
+    relay.refuse(true);
+    relay.cut();
+    let body = event("device_offline", "porch", "acct", now_ms());
+    pipeline.accept(&body).await;
+    relay.pass();
+    let found = |spans: &[SeenSpan]| {
+        let named = |name: &str| {
+            spans
+                .iter()
+                .rfind(|span| span.name == name && !span.failed)
+                .cloned()
+        };
+        Some(["receive", "store", "hand over", "process"].map(named))
+            .filter(|all| all.iter().all(Option::is_some))
+    };
+    let spans = collector
+        .wait_for("the whole way", PATIENCE, found)
+        .await
+        .unwrap();
+    let [receive, store, hand_over, process] = spans.map(Option::unwrap);
+    assert_eq!(store.told("porchlight.stored"), "spool");
+    let parents = [store, hand_over.clone(), process.clone()].map(|span| (span.trace_id, span.parent_id));
+    let (trace, stored) = (&receive.trace_id, &parents[1].1);
+    assert!(parents.iter().all(|(of, _)| of == trace), "{parents:?}");
+    assert_eq!((&parents[0].1, &parents[2].1), (&receive.span_id, stored));
 }
 
 #[tokio::test(flavor = "multi_thread")]
