@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use lapin::{
     Channel, ErrorKind,
     options::{BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueDeclareOptions},
@@ -12,13 +13,15 @@ use lapin::{
 };
 
 use crate::{
-    connection::{Link, REQUEST_MAX, within},
+    connection::{Events, Link, REQUEST_MAX, within},
     depth::is_not_found,
     topology::{self, TopologyConfig, TopologyError},
 };
 
 /// How often the way there and back is measured.
 const ROUND_TRIPS: usize = 5;
+/// For the reason of a refusal, which has arrived by then.
+const REASON_MAX: Duration = Duration::from_secs(2);
 /// An exchange that every virtual host has.
 const ANY_EXCHANGE: &str = "amq.fanout";
 
@@ -113,11 +116,12 @@ pub async fn objects(link: &Link, config: &TopologyConfig) -> Result<Vec<Examine
 /// Safe; a channel that ends rolls back, too.
 pub async fn rights(link: &Link) -> Result<Vec<Right>, lapin::Error> {
     let mut rights = Vec::new();
+    let mut events = link.events();
     for name in ["", topology::EVENTS, topology::DEAD, topology::COMMANDS] {
         let channel = link.open_channel().await?;
-        let refusal = refusal_in(publish_nothing(&channel, name).await)?;
+        let tried = reason_of(publish_nothing(&channel, name).await, &mut events).await;
         let name = if name.is_empty() { "amq.default" } else { name };
-        rights.extend(refusal.map(|refusal| Right {
+        rights.extend(refusal_in(tried)?.map(|refusal| Right {
             deed: Deed::Publish,
             name,
             refusal,
@@ -126,8 +130,8 @@ pub async fn rights(link: &Link) -> Result<Vec<Right>, lapin::Error> {
     }
     for name in [topology::EVENTS, topology::DEAD] {
         let channel = link.open_channel().await?;
-        let refusal = refusal_in(consume_nothing(&channel, name).await)?;
-        rights.extend(refusal.map(|refusal| Right {
+        let tried = reason_of(consume_nothing(&channel, name).await, &mut events).await;
+        rights.extend(refusal_in(tried)?.map(|refusal| Right {
             deed: Deed::Consume,
             name,
             refusal,
@@ -200,6 +204,26 @@ async fn publish_nothing(channel: &Channel, exchange: &str) -> Result<(), lapin:
     let published = channel.basic_publish(exchange, key, options, b"", AMQPProperties::default());
     drop(within(REQUEST_MAX, published).await?);
     within(REQUEST_MAX, channel.tx_rollback()).await
+}
+
+/// A publish has no answer of its own: its refusal closes the channel, and what is asked then may find it closed without
+/// being told why. The connection's events tell.
+async fn reason_of(tried: Result<(), lapin::Error>, events: &mut Events) -> Result<(), lapin::Error> {
+    if tried.is_ok() {
+        return tried;
+    }
+    let told = async {
+        while let Some(event) = events.next().await {
+            if let lapin::Event::Error(error) = event {
+                return Some(error);
+            }
+        }
+        None
+    };
+    match tokio::time::timeout(REASON_MAX, told).await {
+        Ok(Some(error)) => Err(error),
+        _ => tried,
+    }
 }
 
 async fn consume_nothing(channel: &Channel, queue: &str) -> Result<(), lapin::Error> {
