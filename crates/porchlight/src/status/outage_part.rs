@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use porchlight_event::ring_schedule::LADDER_MS;
+use porchlight_event::ring_schedule::{KEPT_MS, LADDER_MS};
 use porchlight_ingress::outage::page::{OutageFacts, OutagesPage};
 
 use crate::output::{Output, plain, span};
@@ -56,14 +56,27 @@ pub(super) fn attention(page: &OutagesPage, who: &str, now_ms: i64, found: &mut 
         }
     }
     let keys = &page.keys;
+    let refused = keys
+        .restored
+        .iter()
+        .filter(|refused| refused.last_at_ms > now_ms - KEPT_MS);
+    let refused: u64 = refused.map(|refused| refused.answers_401).sum();
+    if refused > 0 {
+        found.push(format!(
+            "{who}: {refused} requests were answered 401 while a key was wrong, and Ring does not repeat those: porchlight outage"
+        ));
+    }
     let why = keys
         .diagnosis
         .as_ref()
         .map(|found| format!("; key {}: {}", found.key, found.text));
-    if let Some(since) = keys.open_since_ms {
+    if keys.open_since_ms.is_some() {
+        let matched = match keys.last_match_at_ms {
+            Some(at) => format!("for {}", words(now_ms - at)),
+            None => "since its start".to_owned(),
+        };
         found.push(format!(
-            "{who}: no signature has matched for {}, so the signing keys may be wrong; 503 in place of 401{}",
-            words(now_ms - keys.last_match_at_ms.unwrap_or(since)),
+            "{who}: no signature has matched {matched}, so the signing keys may be wrong; 503 in place of 401{}",
             why.unwrap_or_default()
         ));
     } else if let Some(why) = why {
@@ -102,8 +115,7 @@ fn words(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use porchlight_event::ring_schedule::KEPT_MS;
-    use porchlight_ingress::outage::page::{DiagnosisFacts, KeyFacts};
+    use porchlight_ingress::outage::page::{DiagnosisFacts, KeyFacts, RejectedFacts};
 
     const MINUTE: i64 = 60_000;
 
@@ -179,6 +191,13 @@ mod tests {
             keys,
             ..OutagesPage::default()
         };
+        let mut later = OutagesPage::default();
+        later.keys.restored.push(RejectedFacts {
+            answers_401: 12,
+            ..RejectedFacts::default()
+        });
+        assert!(found(&later, MINUTE).contains("12 requests were answered 401 while a key was wrong"));
+        assert_eq!(found(&later, KEPT_MS), "");
         let text = found(&page, 9 * MINUTE);
         assert!(
             text.contains("no signature has matched for 9m 0s")

@@ -215,10 +215,11 @@ impl Queue {
 fn outages_in(path: &std::path::Path) -> Option<OutagesPage> {
     let text = std::fs::read(path.join(FILE_NAME)).ok()?;
     let page: OutagesPage = serde_json::from_slice(&text).ok()?;
-    Some(OutagesPage {
-        keys: KeyFacts::default(),
-        ..page
-    })
+    let keys = KeyFacts {
+        restored: page.keys.restored,
+        ..KeyFacts::default()
+    };
+    Some(OutagesPage { keys, ..page })
 }
 
 /// A write that changes nothing else; a disk that is full shows in no other way from outside.

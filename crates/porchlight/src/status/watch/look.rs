@@ -23,6 +23,8 @@ use crate::status::{Asker, Pipeline, Status, ingresses};
 const DEAD_LOOKED_AT_MAX: usize = 100;
 /// For looking at dead letters.
 const DEAD_MAX: Duration = Duration::from_secs(10);
+/// What a standalone is named while it does not answer.
+const API: &str = "the control API";
 const EVENTS: &str = "porchlight.events";
 const DEAD: &str = "porchlight.dead";
 
@@ -95,10 +97,10 @@ impl Looker {
         let at = Instant::now();
         let (pipeline, trouble) = match pipeline {
             Ok(pipeline) => (pipeline, None),
-            Err(failure) => (Pipeline::default(), Some(failure.words().to_owned())),
+            Err(failure) => (Pipeline::default(), Some(without_name(failure.words()))),
         };
         let mut away: Vec<_> = pipeline.away().collect();
-        away.extend(trouble.map(|why| ("the control API".to_owned(), why)));
+        away.extend(trouble.map(|why| (API.to_owned(), why)));
         let queues = queues_of(&pipeline);
         self.look_at_dead(&queues, count_dead).await;
         let mut figures = Figures::default();
@@ -134,6 +136,7 @@ impl Looker {
             .find(|queue| queue.name == DEAD)
             .map(|queue| queue.ready)
         else {
+            self.dead = None;
             return;
         };
         if ready == 0 {
@@ -193,6 +196,14 @@ impl Look {
 #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
 fn float(count: u64) -> f64 {
     count as f64
+}
+
+/// The words of a failure of the control API, whose name stands before them anyway.
+fn without_name(words: &str) -> String {
+    words
+        .strip_prefix("the control API: ")
+        .unwrap_or(words)
+        .to_owned()
 }
 
 /// The queues of either form.

@@ -20,6 +20,26 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
         .collect()
 }
 
+/// A text folded between words into lines of at most so many columns; what goes beyond the last line is cut.
+pub(super) fn folded(text: &str, columns: usize, lines_max: usize) -> Vec<String> {
+    let text = plain(text);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let full = lines.len() == lines_max;
+        let Some(line) = lines.last_mut() else { break };
+        let fits = line.is_empty() || line.chars().count() + 1 + word.chars().count() <= columns;
+        if fits || full {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.iter().map(|line| cut(line, columns)).collect()
+}
+
 pub(super) fn signed(rate: f64) -> String {
     match rate {
         rate if rate.abs() < 0.05 => "0".to_owned(),
@@ -79,4 +99,31 @@ pub(super) fn bad() -> Style {
 
 pub(super) fn bars() -> Style {
     Style::new().fg(Color::Cyan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_folded_between_words_and_cut_at_the_end() {
+        assert_eq!(folded("a bc def", 80, 3), ["a bc def"]);
+        assert_eq!(folded("a bc def", 4, 3), ["a bc", "def"]);
+        assert_eq!(folded("a bc defghijk", 4, 3), ["a bc", "def…"]);
+        assert_eq!(folded("a bc def gh", 4, 2), ["a bc", "def…"]);
+        assert_eq!(folded("", 4, 2), [""]);
+        assert_eq!(folded("ab c", 0, 2).len(), 2);
+    }
+
+    #[test]
+    fn rates_have_as_many_digits_as_they_are_worth() {
+        assert_eq!(
+            [rate(0.0), rate(0.26), rate(999.0), rate(12_345.6)],
+            ["0/s", "0.3/s", "999.0/s", "12346/s"]
+        );
+        assert_eq!(
+            [signed(0.01), signed(-3.0), signed(2_000.0)],
+            ["0", "-3.0/s", "+2000/s"]
+        );
+    }
 }

@@ -12,7 +12,9 @@ use ratatui::widgets::Paragraph;
 
 use super::board::{Board, Name};
 use super::look::{DeadReasons, Look, Queue};
-use super::paint::{bad, bars, clock, cut, faint, float, good, rate, seconds_of, signed, strong, warn};
+use super::paint::{
+    bad, bars, clock, cut, faint, float, folded, good, rate, seconds_of, signed, strong, warn,
+};
 use super::scrape::Figures;
 use crate::output::{plain, size, span};
 use crate::status::standalone::FileState;
@@ -25,6 +27,8 @@ const SPARKLINE_MIN: usize = 8;
 const LABEL: usize = 10;
 /// Lines for answers of different statuses, at most.
 const ANSWERS_MAX: usize = 4;
+/// Lines of one thing that needs attention, at most.
+const ATTENTION_LINES_MAX: usize = 3;
 /// Lines for ingresses, at most.
 const INGRESSES_MAX: usize = 4;
 const KEYS: &str = " q quit   p pause   r look now   d count the dead by reason";
@@ -63,7 +67,7 @@ fn lines(board: &Board, scene: &Scene, width: usize, height: usize) -> Vec<Line<
     lines.extend(file(look));
     lines.extend(ingresses(board, look, columns));
     lines.extend(outage(&look.figures, scene));
-    lines.extend(attention(look, height.saturating_sub(lines.len())));
+    lines.extend(attention(look, width, height.saturating_sub(lines.len())));
     lines
 }
 
@@ -142,7 +146,8 @@ fn queue_style(queue: &Queue) -> Style {
 
 fn lag(board: &Board, look: &Look, scene: &Scene, columns: usize) -> Line<'static> {
     let words = match look.lag_seconds() {
-        None => "not known here: name a worker with --worker URL".to_owned(),
+        None if look.status.pipeline.rabbitmq.is_some() => "not known here: see --worker".to_owned(),
+        None => "not known".to_owned(),
         Some(seconds) if seconds <= 0.0 => "nothing waits".to_owned(),
         Some(seconds) => format!("the oldest event waits for {}", seconds_of(seconds)),
     };
@@ -296,7 +301,7 @@ fn outage(figures: &Figures, scene: &Scene) -> Vec<Line<'static>> {
     lines
 }
 
-fn attention(look: &Look, room: usize) -> Vec<Line<'static>> {
+fn attention(look: &Look, width: usize, room: usize) -> Vec<Line<'static>> {
     let away = look
         .away
         .iter()
@@ -305,25 +310,28 @@ fn attention(look: &Look, room: usize) -> Vec<Line<'static>> {
         let why = figures.as_ref().err()?;
         Some(format!("no metrics of {address}: {why}"))
     });
-    let all: Vec<String> = away
+    let all: Vec<Vec<String>> = away
         .chain(look.status.attention.iter().cloned())
         .chain(unscraped)
+        .map(|text| folded(&text, width.saturating_sub(2), ATTENTION_LINES_MAX))
         .collect();
     // A blank line and a head stand before them.
     let room = room.saturating_sub(2);
     if all.is_empty() || room == 0 {
         return Vec::new();
     }
-    let shown = if all.len() > room { room - 1 } else { all.len() };
-    let mut lines = vec![
-        Line::default(),
-        Line::styled("needs attention", warn().add_modifier(Modifier::BOLD)),
-    ];
-    lines.extend(
-        all.iter()
-            .take(shown)
-            .map(|text| Line::raw(format!("  {}", plain(text)))),
-    );
+    let head = Line::styled("needs attention", warn().add_modifier(Modifier::BOLD));
+    let mut lines = vec![Line::default(), head];
+    let needed: usize = all.iter().map(Vec::len).sum();
+    let room = if needed > room { room - 1 } else { room };
+    let (mut used, mut shown) = (0, 0);
+    for text in &all {
+        if used + text.len() > room {
+            break;
+        }
+        (used, shown) = (used + text.len(), shown + 1);
+        lines.extend(text.iter().map(|line| Line::raw(format!("  {line}"))));
+    }
     if shown < all.len() {
         lines.push(Line::styled(format!("  and {} more", all.len() - shown), faint()));
     }

@@ -158,7 +158,7 @@ fn what_is_away_is_named_and_the_rest_stays() {
             "CANNOT SEE RABBITMQ",
             "RabbitMQ does not answer: connection refused",
             "commands  3 owed",
-            "not known here: name a worker with --worker URL",
+            "not known here: see --worker",
         ],
     );
 }
