@@ -82,8 +82,9 @@ pub(crate) enum ReceiveError {
     NoKeys,
     #[error(transparent)]
     Body(#[from] BodyError),
-    #[error(transparent)]
-    NotStored(#[from] StoreFailure),
+    /// With the message id that the event would have had, and has again when Ring sends it again.
+    #[error("{0}")]
+    NotStored(StoreFailure, String),
 }
 
 impl Receiver {
@@ -169,7 +170,10 @@ impl Receiver {
         };
         let stored = self.storage.store(&envelope, answer_by).await;
         spans.end(&envelope, &stored);
-        let stored = stored?;
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(failure) => return Err(ReceiveError::NotStored(failure, envelope.message_id)),
+        };
         if let Stored::Queue { latency } = stored {
             self.metrics.confirm_seconds.observe(latency.as_secs_f64());
         }

@@ -106,7 +106,7 @@ fn cause_of(error: &ReceiveError) -> Cause {
             "signatures cannot be checked now",
             Ends::IfBody,
         ),
-        E::NotStored(failure) => failure_cause(failure),
+        E::NotStored(failure, _) => failure_cause(failure),
     }
 }
 
@@ -188,7 +188,11 @@ impl Replier {
             Err(error) => error,
         };
         let cause = cause_of(&error);
-        self.note(cause, &error, peer, metrics);
+        let message_id = match &error {
+            ReceiveError::NotStored(_, id) => Some(id.as_str()),
+            _ => None,
+        };
+        self.note(cause, &error, message_id, peer, metrics);
         let mut answer = http::error(cause.status, cause.code, cause.text);
         let headers = answer.headers_mut();
         match cause.status {
@@ -212,16 +216,23 @@ impl Replier {
 
     /// Notes a request whose head could not be parsed; hyper has answered it.
     pub(crate) fn note_malformed(&self, error: &hyper::Error, peer: SocketAddr, metrics: &IngressMetrics) {
-        self.note(MALFORMED, error, peer, metrics);
+        self.note(MALFORMED, error, None, peer, metrics);
     }
 
-    fn note(&self, cause: Cause, error: &dyn std::error::Error, peer: SocketAddr, metrics: &IngressMetrics) {
+    fn note(
+        &self,
+        cause: Cause,
+        error: &dyn std::error::Error,
+        message_id: Option<&str>,
+        peer: SocketAddr,
+        metrics: &IngressMetrics,
+    ) {
         let status = cause.status.as_u16();
         metrics.count_request(status, cause.code);
         if let Some(suppressed) = self.log_gate.admit(cause.code) {
             let code = cause.code;
             if cause.status.is_server_error() {
-                tracing::error!(status, cause = code, %peer, suppressed, "event not taken: {error}");
+                tracing::error!(status, cause = code, message.id = message_id, %peer, suppressed, "event not taken: {error}");
             } else {
                 tracing::warn!(status, cause = code, %peer, suppressed, "request refused: {error}");
             }
@@ -285,7 +296,10 @@ mod tests {
             spool,
         });
         let stores = queue.map(StoreFailure::Queue).into_iter().chain(spool);
-        for error in failures.into_iter().chain(stores.map(ReceiveError::NotStored)) {
+        for error in failures
+            .into_iter()
+            .chain(stores.map(|failure| ReceiveError::NotStored(failure, String::new())))
+        {
             let shown = format!("{error:?}");
             let answer = reply(error, true).answer;
             assert_eq!(answer.status(), 503, "{shown}");

@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use porchlight_device::ledger::{Backlog, DeviceFilter};
 use porchlight_device::view::{DevicePage, DeviceView, OperationView};
 use porchlight_device::{Command, News, Outcome, Reason, Registration, Status};
-use porchlight_event::TraceParent;
 use porchlight_ledger::{Ledger, LedgerError, PageError, RegisterError};
 use porchlight_service::LogGate;
 use tokio::sync::watch;
 
 use crate::hold::Hold;
 use crate::metrics::WorkerMetrics;
-use crate::{now_ms, shown};
+use crate::now_ms;
 
 /// Most commands that one sweep claims; more than are sent in one interval would only be held back from others.
 const CLAIM_MAX: usize = 1024;
@@ -115,23 +114,13 @@ impl Clerk {
             .iter()
             .find_map(|answer| answer.as_ref().err().filter(|error| error.is_fault()));
         self.note(Witness::Work, fault);
-        let answer = |(answer, news): (Result<_, LedgerError>, &News)| match answer {
+        let answer = |answer: Result<_, LedgerError>| match answer {
             Ok(decision) => {
                 let porchlight_device::Decision {
                     outcome,
                     reason,
                     commands,
                 } = decision;
-                let trace = news.traceparent.as_ref().map(TraceParent::trace_id);
-                tracing::debug!(
-                    event.id = shown(&news.event_id),
-                    event.type = shown(&news.event_type),
-                    outcome = outcome.code(),
-                    reason = reason.code(),
-                    commands = commands.len(),
-                    trace.id = trace,
-                    "event settled"
-                );
                 Answer::Settled {
                     outcome,
                     reason,
@@ -146,7 +135,7 @@ impl Clerk {
                 Answer::Refused
             }
         };
-        answers.into_iter().zip(news).map(answer).collect()
+        answers.into_iter().map(answer).collect()
     }
 
     /// Whether the ledger takes a write that is no event.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use porchlight_device::{Command, News, Outcome};
-use porchlight_event::Envelope;
+use porchlight_device::{Command, News, Outcome, Reason};
 use porchlight_event::queue::{DeathNote, Delivery, RetryTier};
+use porchlight_event::{Envelope, TraceParent};
 use porchlight_queue::{Deadlines, Queue, QueueError, SourceHandle, Stored};
 use porchlight_service::LogGate;
 
@@ -235,6 +235,7 @@ impl Settler {
                         reason,
                         commands: owed,
                     } => {
+                        log_settled(&case.envelope, &news, outcome, reason, owed.len());
                         case.at_work.settled(outcome, reason, tries);
                         self.metrics.settled(type_label(&news.event_type), outcome.code());
                         if matches!(outcome, Outcome::Applied | Outcome::Recorded) {
@@ -365,6 +366,20 @@ impl Settler {
             }
         }
     }
+}
+
+fn log_settled(envelope: &Envelope, news: &News, outcome: Outcome, reason: Reason, commands: usize) {
+    tracing::debug!(
+        message.id = envelope.message_id,
+        event.id = shown(&news.event_id),
+        event.type = shown(&news.event_type),
+        device.id = news.device_id().map(shown),
+        outcome = outcome.code(),
+        reason = reason.code(),
+        commands,
+        trace.id = news.traceparent.as_ref().map(TraceParent::trace_id),
+        "event settled"
+    );
 }
 
 fn bury_hopeless(news: News, mut case: Case) -> Copy {

@@ -204,8 +204,8 @@ impl Outages {
 /// takes the event, or this one after its start.
 fn may_be_rings(error: &ReceiveError) -> bool {
     match error {
-        ReceiveError::NotStored(StoreFailure::Queue(error)) => *error != QueueError::Stopping,
-        ReceiveError::NotStored(StoreFailure::Spool { spool, .. }) => *spool != JournalError::Stopping,
+        ReceiveError::NotStored(StoreFailure::Queue(error), _) => *error != QueueError::Stopping,
+        ReceiveError::NotStored(StoreFailure::Spool { spool, .. }, _) => *spool != JournalError::Stopping,
         ReceiveError::NoKeys | ReceiveError::KeysInDoubt => true,
         _ => false,
     }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn not_stored(error: QueueError) -> Result<Accepted, ReceiveError> {
-        Err(ReceiveError::NotStored(StoreFailure::Queue(error)))
+        Err(ReceiveError::NotStored(StoreFailure::Queue(error), String::new()))
     }
 
     #[test]
