@@ -2,33 +2,32 @@
 //!
 //! How letters are read and moved safely is the queue crate's.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
-use std::ops::ControlFlow;
-use std::pin::pin;
 use std::time::Duration;
 
 use porchlight_broker::DeadLetterError;
 use porchlight_device::OweAgain;
 use porchlight_device::command::Command;
+use porchlight_event::TraceParent;
 use porchlight_event::queue::DeadLetter;
-use porchlight_event::replay::{self, Owing, ReplayOptions, ReplaySummary, Settled};
+use porchlight_event::replay::{Owing, ReplayOptions, ReplaySummary, Settled, Wish};
 use porchlight_ledger::Ledger;
+use porchlight_queue::dead::Walk;
 use porchlight_queue::{DeadLetters, DeadLettersError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::facts::Row;
-use super::letters::{Pace, Progress, Seen};
+use super::letters::{Pace, Peeked, Sight};
 use super::shown::Shown;
-use super::wire::{Fate, Replayed};
+use super::wire::Replayed;
 use crate::clock::now_ms;
 use crate::failure::{Failure, chain};
 
 /// For SQLite to answer one question.
 const READ_MAX: Duration = Duration::from_secs(5);
-/// After a stop, for the letters under way to be settled, so that each that was moved is told.
-const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// Letters of a page, and bytes of their bodies: what this process holds of them.
+const PAGE_LETTERS: usize = 64;
+const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The letters and what replaying them needs.
 pub(super) struct Direct {
@@ -37,17 +36,8 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    pub(super) async fn look(&self, mut visit: impl FnMut(Row) -> ControlFlow<()>) -> Result<Seen, Failure> {
-        let count_max = self.letters.look_max().unwrap_or(usize::MAX);
-        let listed = self
-            .letters
-            .list(count_max, |letter| visit(Row::of(&letter)))
-            .await;
-        let listed = listed.map_err(|error| unreadable(&error))?;
-        Ok(Seen {
-            ready: listed.ready,
-            seen: listed.seen,
-        })
+    pub(super) async fn walk(&self) -> Result<Walk, Failure> {
+        self.letters.walk().await.map_err(|error| unreadable(&error))
     }
 
     pub(super) async fn show(
@@ -73,130 +63,103 @@ impl Direct {
             return Ok(found.iter().map(|found| shown(&found.letter)).collect());
         }
         let mut found = Vec::new();
-        let visit = |letter: DeadLetter| {
-            if letter.envelope.message_id.starts_with(prefix) {
-                found.push(shown(&letter));
+        let mut walk = self.walk().await?;
+        while found.len() < count_max {
+            let page = page_of(&mut walk).await?;
+            if page.is_empty() {
+                break;
             }
-            if found.len() < count_max {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        };
-        let listed = self.letters.list(usize::MAX, visit).await;
-        listed.map_err(|error| unreadable(&error))?;
+            let named = page
+                .iter()
+                .filter(|letter| letter.envelope.message_id.starts_with(prefix));
+            found.extend(named.take(count_max - found.len()).map(shown));
+        }
+        walk.close().await;
         Ok(found)
     }
 
-    pub(super) async fn replay(
+    pub(super) async fn work_through(
         &self,
         pace: Pace,
         stop: &CancellationToken,
-        mut wanted: impl FnMut(&Row) -> bool,
-        mut progress: impl FnMut(&Progress, Option<&Replayed>),
-    ) -> Result<Progress, Failure> {
+        mut wish: impl FnMut(&Row) -> Wish,
+        mut progress: impl FnMut(&ReplaySummary, Option<&Replayed>),
+    ) -> Result<ReplaySummary, Failure> {
         let options = ReplayOptions {
+            action: pace.action,
             force: pace.force,
             per_second_max: pace.per_second_max,
             ..ReplayOptions::default()
         };
-        // The commands that were owed again: to the queue, they are replayed as all others.
-        let owed = RefCell::new(BTreeSet::new());
-        let owe = async |letter: DeadLetter| match owe_again(&self.ledger, &letter).await {
-            Ok(Fate::Overtaken) => Owing::Overtaken,
-            Ok(_) => {
-                owed.borrow_mut().insert(letter.envelope.message_id);
-                Owing::Owed
-            }
-            Err(why) => Owing::Failed(why),
-        };
-        let passed_by = Cell::new(0);
-        let wanted = |letter: &DeadLetter| {
-            if stop.is_cancelled() {
-                passed_by.set(passed_by.get() + 1);
-                return false;
-            }
-            wanted(&Row::of(letter))
-        };
-        let mut done = Progress::default();
+        let owe = async |letter: DeadLetter| owe_again(&self.ledger, &letter).await;
+        let mut done = ReplaySummary::default();
         let told = |summary: &ReplaySummary, settled: Option<&Settled>| {
-            done.ready = summary.ready;
-            done.seen = summary.seen - passed_by.get();
-            done.unwanted = summary.unwanted - passed_by.get();
-            let settled = settled.map(|settled| replayed(settled, &owed.borrow()));
-            if let Some(settled) = &settled {
-                done.count(&settled.fate);
-            }
-            progress(&done, settled.as_ref());
+            done.clone_from(summary);
+            progress(summary, settled.map(Replayed::of).as_ref());
         };
-        let ended = {
-            let mut run = pin!(self.letters.replay(&options, now_ms, wanted, owe, told));
-            let stopped = async {
-                stop.cancelled().await;
-                tokio::time::sleep(SETTLE_MAX).await;
-            };
-            tokio::select! {
-                ended = &mut run => Some(ended),
-                // Dropped half-way it loses nothing.
-                () = stopped => None,
+        let text = pace.text.as_deref();
+        let worked = self.letters.work_through(
+            &options,
+            stop,
+            now_ms,
+            |letter| wish(&Row::looked_at(letter, text)),
+            owe,
+            told,
+        );
+        match worked.await {
+            Ok(summary) => Ok(summary),
+            // What was done is to be told.
+            Err(error) if done.seen > 0 => {
+                let why = porchlight_event::replay::StopReason::Lost(chain(&error));
+                done.stopped_by.get_or_insert(why);
+                Ok(done)
             }
-        };
-        match ended {
-            Some(Err(DeadLettersError::NotReady(_))) if stop.is_cancelled() => {}
-            Some(Err(error @ DeadLettersError::NotReady(_))) => return Err(unreadable(&error)),
-            Some(Err(error)) if done.seen == 0 => return Err(unreadable(&error)),
-            Some(Err(error)) => done.stopped_by = Some(chain(&error)),
-            Some(Ok(summary)) => {
-                done.ready = summary.ready;
-                done.stopped_by = summary
-                    .stopped_by
-                    .map(|reason| reason.to_string())
-                    .or(done.stopped_by);
-            }
-            None => {}
+            Err(error) => Err(unreadable(&error)),
         }
-        if stop.is_cancelled() {
-            done.stopped_by.get_or_insert_with(|| "a signal".to_owned());
-        }
-        Ok(done)
     }
 }
 
-/// Hands a command that no receiver took back to the ledger; why not, in words.
-pub(crate) async fn owe_again(ledger: &Ledger, letter: &DeadLetter) -> Result<Fate, String> {
-    let command = Command::from_body(&letter.envelope.body).map_err(|error| chain(&error))?;
-    match ledger.owe_again(&command, now_ms()).await {
-        Ok(OweAgain::Owed) => Ok(Fate::OwedAgain),
-        Ok(OweAgain::Overtaken) => Ok(Fate::Overtaken),
-        Err(error) => Err(chain(&error)),
+/// The next letters of a walk; none at its end.
+pub(super) async fn page_of(walk: &mut Walk) -> Result<Vec<DeadLetter>, Failure> {
+    let page = walk.page(PAGE_LETTERS, PAGE_BYTES_MAX).await;
+    page.map_err(|error| unreadable(&error))
+}
+
+impl Peeked {
+    pub(super) fn of(letter: DeadLetter, sight: &Sight) -> Self {
+        Self {
+            row: Row::looked_at(&letter, sight.text.as_deref()),
+            key: None,
+            letter: Some(letter),
+        }
     }
 }
 
-/// `owed` has the commands that were handed back to the ledger.
-fn replayed(settled: &Settled, owed: &BTreeSet<String>) -> Replayed {
-    let fate = match &settled.fate {
-        replay::Fate::Replayed if owed.contains(&settled.message_id) => Fate::OwedAgain,
-        replay::Fate::Replayed => Fate::Replayed,
-        replay::Fate::Overtaken => Fate::Overtaken,
-        replay::Fate::Refused => Fate::Refused,
-        replay::Fate::Kept(why) => Fate::Kept(why.clone()),
+/// Hands a command that no receiver took back to the ledger.
+pub(crate) async fn owe_again(ledger: &Ledger, letter: &DeadLetter) -> Owing {
+    let mut command = match Command::from_body(&letter.envelope.body) {
+        Ok(command) => command,
+        Err(error) => return Owing::Failed(chain(&error)),
     };
-    Replayed {
-        key: settled.message_id.clone(),
-        message_id: Some(settled.message_id.clone()),
-        reason: Some(settled.reason.clone()),
-        replays: settled.replayed_before + u32::from(fate == Fate::Replayed),
-        fate,
+    let trace = letter.envelope.traceparent.as_deref();
+    command.cause.traceparent = trace.and_then(TraceParent::parse);
+    match ledger.owe_again(&command, now_ms()).await {
+        Ok(OweAgain::Owed) => Owing::Owed,
+        Ok(OweAgain::Overtaken) => Owing::Overtaken,
+        Err(error) => Owing::Failed(chain(&error)),
     }
 }
 
-fn unreadable(error: &DeadLettersError) -> Failure {
+pub(super) fn unreadable(error: &DeadLettersError) -> Failure {
     let failure = Failure::unavailable("the dead letters").because(error);
     let server = "is RabbitMQ running, and is it the one at --amqp-url? For a standalone: --data-dir DIR";
     match error {
         DeadLettersError::RabbitMq(DeadLetterError::Connect(_)) => failure.advise(server),
         DeadLettersError::RabbitMq(DeadLetterError::NoQueue) => {
             failure.advise("start an ingress or a worker once; it makes the queues")
+        }
+        DeadLettersError::RabbitMq(DeadLetterError::Busy) => {
+            failure.advise("wait for the other `porchlight dead`, export or import to end, or stop it")
         }
         DeadLettersError::RabbitMq(DeadLetterError::Lost(_)) => {
             failure.advise("the same again; looking loses nothing")

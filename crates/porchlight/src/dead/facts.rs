@@ -39,6 +39,9 @@ pub(crate) struct Row {
     pub(crate) account_id: Option<String>,
     pub(crate) body_bytes: usize,
     pub(crate) replays: u32,
+    /// Whether the text that was looked for is in its body; absent where none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) has_text: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +116,20 @@ impl Row {
             account_id: facts.account,
             body_bytes: letter.envelope.body.len(),
             replays: letter.envelope.replay,
+            has_text: None,
+        }
+    }
+
+    /// The same, after a look for `text` in the body, byte for byte.
+    pub(crate) fn looked_at(letter: &DeadLetter, text: Option<&str>) -> Self {
+        let body = &letter.envelope.body;
+        let holds = |text: &str| {
+            body.windows(text.len().max(1))
+                .any(|part| part == text.as_bytes())
+        };
+        Self {
+            has_text: text.map(holds),
+            ..Self::of(letter)
         }
     }
 

@@ -2,11 +2,16 @@
 //!
 //! Pure: the time is passed in.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use porchlight_service::settings::parse;
+use serde_json::{Value, json};
 
 use super::facts::Row;
+
+/// Longest text that is looked for, in bytes.
+const TEXT_BYTES_MAX: usize = 256;
 
 /// The conditions.
 #[derive(clap::Args, Debug, Default)]
@@ -35,9 +40,70 @@ pub(crate) struct FilterArgs {
     /// Beginning of the message id
     #[arg(long, value_name = "ID", help_heading = "Which letters")]
     id: Option<String>,
+    /// How often it was replayed: N, or from N.. , or ..M, or N..M with both ends
+    #[arg(long, value_name = "N..M", value_parser = counts, help_heading = "Which letters")]
+    replays: Option<RangeInclusive<u32>>,
+    /// Text found in its body, byte for byte, 1 to 256 bytes; the body is what Ring sent about somebody's home
+    #[arg(long, value_name = "TEXT", value_parser = text, help_heading = "Which letters")]
+    text: Option<String>,
+}
+
+fn counts(given: &str) -> Result<RangeInclusive<u32>, String> {
+    let number = |text: &str, empty| match text {
+        "" => Ok(empty),
+        text => text.parse().map_err(|_| format!("'{text}' is no count")),
+    };
+    let range = match given.split_once("..") {
+        Some((from, to)) => number(from, 0)?..=number(to.trim_start_matches('='), u32::MAX)?,
+        None if given.is_empty() => return Err("a count, such as 3, 1.. or 0..2".to_owned()),
+        None => number(given, 0)?..=number(given, 0)?,
+    };
+    if range.is_empty() {
+        return Err("no count lies between these two".to_owned());
+    }
+    Ok(range)
+}
+
+fn text(given: &str) -> Result<String, String> {
+    if (1..=TEXT_BYTES_MAX).contains(&given.len()) {
+        Ok(given.to_owned())
+    } else {
+        Err(format!("1 to {TEXT_BYTES_MAX} bytes"))
+    }
 }
 
 impl FilterArgs {
+    /// Whether it picks every letter.
+    pub(crate) fn is_empty(&self) -> bool {
+        let lists = [&self.reason, &self.stage, &self.kind];
+        let texts = [&self.device, &self.account, &self.id, &self.text];
+        lists.iter().all(|list| list.is_empty())
+            && texts.iter().all(|text| text.is_none())
+            && self.older_than.or(self.newer_than).is_none()
+            && self.replays.is_none()
+    }
+
+    /// What is looked for in the bodies.
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
+    /// The conditions for an audit. A text is told by its length: it may be personal data.
+    pub(crate) fn told(&self) -> Value {
+        let seconds = |span: Option<Duration>| span.map(|span| span.as_secs_f64());
+        let all = json!({
+            "reason": self.reason, "stage": self.stage, "type": self.kind, "device": self.device,
+            "account": self.account, "older_than_s": seconds(self.older_than),
+            "newer_than_s": seconds(self.newer_than), "id": self.id,
+            "replays": self.replays.as_ref().map(|range| format!("{}..{}", range.start(), range.end())),
+            "text_bytes": self.text.as_ref().map(String::len),
+        });
+        let Value::Object(all) = all else { return all };
+        let is_given =
+            |value: &Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
+        all.into_iter().filter(|(_, value)| is_given(value)).collect()
+    }
+
     /// Whether a letter is meant.
     pub(crate) fn wants(&self, row: &Row, now_ms: i64) -> bool {
         let among = |wanted: &[String], value: Option<&str>| {
@@ -68,6 +134,11 @@ impl FilterArgs {
                 .id
                 .as_ref()
                 .is_none_or(|id| row.message_id.starts_with(id.as_str()))
+            && self
+                .replays
+                .as_ref()
+                .is_none_or(|range| range.contains(&row.replays))
+            && (self.text.is_none() || row.has_text == Some(true))
     }
 }
 
@@ -101,7 +172,8 @@ mod tests {
             device_ids: vec!["d1".to_owned(), "d2".to_owned()],
             account_id: Some("a".to_owned()),
             body_bytes: 0,
-            replays: 0,
+            replays: 2,
+            has_text: filter.text().map(|text| "a body".contains(text)),
         };
         filter.wants(&row, NOW_MS)
     }
@@ -126,10 +198,43 @@ mod tests {
             ("--newer-than 1m", false),
             ("--id abc", true),
             ("--id bc", false),
+            ("--replays 2", true),
+            ("--replays 1", false),
+            ("--replays 2..", true),
+            ("--replays 3..", false),
+            ("--replays ..2", true),
+            ("--replays ..1", false),
+            ("--replays 1..2", true),
+            ("--text body", true),
+            ("--text corpse", false),
             ("--reason no_device --device d1 --newer-than 2m", true),
             ("--reason no_device --device d1 --newer-than 1s", false),
         ] {
             assert_eq!(holds(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_range_without_a_count_and_a_text_without_bytes_are_refused() {
+        for line in ["--replays 2..1", "--replays x", "--replays -1", "--replays ="] {
+            let args = std::iter::once("list").chain(line.split_whitespace());
+            assert!(Wrapper::try_parse_from(args).is_err(), "{line}");
+        }
+        assert!(text("").is_err() && text(&"x".repeat(257)).is_err() && text(&"x".repeat(256)).is_ok());
+    }
+
+    #[test]
+    fn an_audit_tells_what_was_given_and_of_a_text_only_how_long_it_is() {
+        let filter = |line: &str| {
+            let args = std::iter::once("list").chain(line.split_whitespace());
+            Wrapper::try_parse_from(args).unwrap().filter
+        };
+        assert!(filter("").is_empty());
+        assert_eq!(filter("").told(), json!({}));
+        let some = filter("--reason a --replays 3.. --newer-than 2m --text secret");
+        assert!(!some.is_empty());
+        let told =
+            json!({ "reason": ["a"], "replays": "3..4294967295", "newer_than_s": 120.0, "text_bytes": 6 });
+        assert_eq!(some.told(), told);
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! Each way keeps the same promises: looking takes nothing away, and a letter is gone only when what it held is safe.
 
-use std::ops::ControlFlow;
-
+use porchlight_event::queue::DeadLetter;
+use porchlight_event::replay::{Action, ReplaySummary, Wish};
 use porchlight_ledger::Ledger;
 use porchlight_queue::DeadLetters;
+use porchlight_queue::dead::Walk;
 use tokio_util::sync::CancellationToken;
 
-use super::direct::Direct;
+use super::direct::{self, Direct};
 use super::facts::Row;
-use super::remote;
+use super::predict::Form;
+use super::remote::{self, Pages};
 use super::shown::Shown;
-use super::wire::{Fate, Replayed};
+use super::wire::Replayed;
 use crate::control_api::ControlApi;
 use crate::failure::Failure;
 use crate::place::Place;
@@ -23,54 +25,41 @@ pub(super) enum Letters {
     Remote(Box<ControlApi>),
 }
 
-/// What a look found.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Seen {
-    /// Letters there were when it began.
-    pub(super) ready: usize,
-    /// Letters visited.
-    pub(super) seen: usize,
+/// What is wanted of a look.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sight {
+    /// To be looked for in the bodies.
+    pub(super) text: Option<String>,
+    /// The letters themselves, and not only what is listed.
+    pub(super) full: bool,
 }
 
-/// How to replay.
-#[derive(Debug, Clone, Copy)]
+/// A letter that was looked at.
+#[derive(Debug)]
+pub(super) struct Peeked {
+    pub(super) row: Row,
+    /// Its name at a control API.
+    pub(super) key: Option<String>,
+    /// The letter, where it was wanted in full or came along.
+    pub(super) letter: Option<DeadLetter>,
+}
+
+/// A look at all letters, page by page, oldest first.
+pub(super) enum Look<'a> {
+    Direct(Box<Walk>, Sight),
+    Remote(Pages<'a>),
+}
+
+/// What to do with letters, and how.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Pace {
+    pub(super) action: Action,
     /// Also what was replayed too often.
     pub(super) force: bool,
     /// At most so many letters a second; as fast as they are confirmed where it is `None`.
     pub(super) per_second_max: Option<u32>,
-}
-
-/// How far a replay is, and at the end what it did.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Progress {
-    /// Letters there were when it began; it looks at no more.
-    pub(super) ready: usize,
-    pub(super) seen: usize,
-    pub(super) replayed: usize,
-    pub(super) owed_again: usize,
-    pub(super) overtaken: usize,
-    pub(super) unwanted: usize,
-    pub(super) refused: usize,
-    /// Why it ended early, in words; what was not moved is still there.
-    pub(super) stopped_by: Option<String>,
-}
-
-impl Progress {
-    /// Counts one wanted letter.
-    pub(super) fn count(&mut self, fate: &Fate) {
-        match fate {
-            Fate::Replayed => self.replayed += 1,
-            Fate::OwedAgain => self.owed_again += 1,
-            Fate::Overtaken => self.overtaken += 1,
-            Fate::Refused => self.refused += 1,
-            Fate::Gone => {}
-            Fate::Kept(why) => {
-                let why = || format!("a letter that could not be moved: {why}");
-                self.stopped_by.get_or_insert_with(why);
-            }
-        }
-    }
+    /// To be looked for in the bodies.
+    pub(super) text: Option<String>,
 }
 
 impl Letters {
@@ -87,12 +76,20 @@ impl Letters {
         }
     }
 
-    /// Shows the letters, oldest first; on RabbitMQ no more than can be held at once. None is taken away.
-    pub(super) async fn look(&self, visit: impl FnMut(Row) -> ControlFlow<()>) -> Result<Seen, Failure> {
+    /// Which form they belong to.
+    pub(super) fn form(&self) -> Form {
         match self {
-            Self::Direct(direct) => direct.look(visit).await,
-            Self::Remote(api) => remote::look(api, visit).await,
+            Self::Direct(direct) if matches!(direct.letters, DeadLetters::RabbitMq(_)) => Form::Scaled,
+            Self::Direct(_) | Self::Remote(_) => Form::Standalone,
         }
+    }
+
+    /// Begins a look. None is taken away.
+    pub(super) async fn look(&self, sight: Sight) -> Result<Look<'_>, Failure> {
+        Ok(match self {
+            Self::Direct(direct) => Look::Direct(Box::new(direct.walk().await?), sight),
+            Self::Remote(api) => Look::Remote(Pages::begin(api, sight).await?),
+        })
     }
 
     /// Up to `count_max` letters whose message id begins so, in full.
@@ -108,18 +105,54 @@ impl Letters {
         }
     }
 
-    /// Replays the letters that `wanted` picks, oldest first, until `stop`. `progress` is called after each letter
-    /// looked at, and with each whose fate is settled.
-    pub(super) async fn replay(
+    /// Does with the letters that `wish` picks, oldest first, what `pace` says, until `stop`. `progress` is called after
+    /// each letter looked at, and with each whose fate is settled.
+    pub(super) async fn work_through(
         &self,
         pace: Pace,
         stop: &CancellationToken,
-        wanted: impl FnMut(&Row) -> bool,
-        progress: impl FnMut(&Progress, Option<&Replayed>),
-    ) -> Result<Progress, Failure> {
+        wish: impl FnMut(&Row) -> Wish,
+        progress: impl FnMut(&ReplaySummary, Option<&Replayed>),
+    ) -> Result<ReplaySummary, Failure> {
         match self {
-            Self::Direct(direct) => direct.replay(pace, stop, wanted, progress).await,
-            Self::Remote(api) => remote::replay(api, pace, stop, wanted, progress).await,
+            Self::Direct(direct) => direct.work_through(pace, stop, wish, progress).await,
+            Self::Remote(api) => remote::work_through(api, pace, stop, wish, progress).await,
+        }
+    }
+}
+
+impl Look<'_> {
+    /// Letters there were when it began; it looks at no more.
+    pub(super) fn ready(&self) -> usize {
+        match self {
+            Self::Direct(walk, _) => walk.ready(),
+            Self::Remote(pages) => pages.ready(),
+        }
+    }
+
+    /// Letters that were held when the broker let no more be held; the rest was not looked at.
+    pub(super) fn held_max(&self) -> Option<usize> {
+        match self {
+            Self::Direct(walk, _) => walk.held_max(),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// The next letters; none at the end.
+    pub(super) async fn page(&mut self) -> Result<Vec<Peeked>, Failure> {
+        match self {
+            Self::Direct(walk, sight) => {
+                let page = direct::page_of(walk).await?;
+                Ok(page.into_iter().map(|letter| Peeked::of(letter, sight)).collect())
+            }
+            Self::Remote(pages) => pages.page().await,
+        }
+    }
+
+    /// Ends it; takes some seconds at most.
+    pub(super) async fn close(self) {
+        if let Self::Direct(walk, _) = self {
+            walk.close().await;
         }
     }
 }

@@ -1,16 +1,16 @@
-//! A standalone's dead letters, through its control API: page by page, and replayed a few in each call.
+//! A standalone's dead letters, through its control API: page by page, and worked through a few in each call.
 //!
 //! The daemon does each step in one commit of its own; nothing is held here.
 
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
+use porchlight_event::replay::{Action, ReplaySummary, StopReason, Wish};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::facts::Row;
-use super::letters::{Pace, Progress, Seen};
+use super::letters::{Pace, Peeked, Sight};
 use super::shown::Shown;
 use super::wire::{Fate, LettersPage, REPLAY_COUNT_MAX, ReplayAnswer, ReplayRequest, Replayed};
 use crate::control_api::{ControlApi, encoded, error_code, read_of_standalone};
@@ -18,30 +18,11 @@ use crate::failure::Failure;
 
 /// Letters on one page.
 const PAGE_LETTERS: usize = 200;
-/// Letters in one call that replays, at most; one call ends within seconds.
-const CALL_LETTERS_MAX: u32 = 20;
+/// Letters in one call that changes something, at most; one call ends within seconds.
+const CALL_LETTERS_MAX: u32 = 100;
 /// Calls in a second, where letters are paced.
 const CALLS_PER_SECOND: u32 = 10;
 const WHAT: &str = "the dead letters";
-
-/// Shows every letter's row, oldest first.
-pub(super) async fn look(
-    api: &ControlApi,
-    mut visit: impl FnMut(Row) -> ControlFlow<()>,
-) -> Result<Seen, Failure> {
-    let mut pages = Pages::new(api);
-    let mut seen = Seen::default();
-    while let Some(page) = pages.next().await? {
-        seen.ready = pages.ready;
-        for letter in page.letters {
-            seen.seen += 1;
-            if visit(letter.row).is_break() {
-                return Ok(seen);
-            }
-        }
-    }
-    Ok(seen)
-}
 
 /// The letters whose message id begins so.
 pub(super) async fn show(
@@ -63,30 +44,44 @@ pub(super) async fn show(
         .collect())
 }
 
-/// Replays the letters that `wanted` picks. A stop lets the call that is out come back, so that its letters are told.
-pub(super) async fn replay(
+/// Works through the letters that `wish` picks. A stop lets the call that is out come back, so that its letters are
+/// told.
+pub(super) async fn work_through(
     api: &ControlApi,
     pace: Pace,
     stop: &CancellationToken,
-    mut wanted: impl FnMut(&Row) -> bool,
-    mut progress: impl FnMut(&Progress, Option<&Replayed>),
-) -> Result<Progress, Failure> {
-    let mut pages = Pages::new(api);
-    let mut done = Progress::default();
-    let mut caller = Caller::new(api, pace, stop);
-    while let Some(page) = pages.next().await? {
-        done.ready = pages.ready;
-        for letter in page.letters {
-            done.seen += 1;
-            if !wanted(&letter.row) {
-                done.unwanted += 1;
-            } else if letter.row.replays >= REPLAY_COUNT_MAX && !pace.force {
-                done.count(&Fate::Refused);
-                progress(&done, Some(&refused(letter.key, &letter.row)));
-            } else {
-                caller.keys.push(letter.key);
-                caller.flush(false, &mut done, &mut progress).await?;
+    mut wish: impl FnMut(&Row) -> Wish,
+    mut progress: impl FnMut(&ReplaySummary, Option<&Replayed>),
+) -> Result<ReplaySummary, Failure> {
+    let sight = Sight {
+        text: pace.text.clone(),
+        full: false,
+    };
+    let mut pages = Pages::begin(api, sight).await?;
+    let mut done = ReplaySummary {
+        ready: pages.ready(),
+        ..ReplaySummary::default()
+    };
+    let mut caller = Caller::new(api, &pace, stop);
+    'pages: loop {
+        let page = pages.page().await?;
+        if page.is_empty() {
+            break;
+        }
+        for Peeked { row, key, .. } in page {
+            match wish(&row) {
+                Wish::Enough => break 'pages,
+                Wish::Leave => done.unwanted += 1,
+                Wish::Take if caller.is_refused(&row) => {
+                    done.count(&porchlight_event::replay::Fate::Refused);
+                    progress(&done, Some(&refused(key.unwrap_or_default(), &row)));
+                }
+                Wish::Take => {
+                    caller.keys.extend(key);
+                    caller.flush(false, &mut done, &mut progress).await?;
+                }
             }
+            done.seen += 1;
             if done.stopped_by.is_some() {
                 return Ok(done);
             }
@@ -98,50 +93,77 @@ pub(super) async fn replay(
 }
 
 /// The pages of one look; what dies after the first is on none of them.
-struct Pages<'a> {
+pub(super) struct Pages<'a> {
     api: &'a ControlApi,
+    sight: Sight,
     ready: usize,
-    until: Option<String>,
+    first: Option<LettersPage>,
+    until: String,
     cursor: Option<String>,
-    ended: bool,
 }
 
 impl<'a> Pages<'a> {
-    fn new(api: &'a ControlApi) -> Self {
-        Self {
+    pub(super) async fn begin(api: &'a ControlApi, sight: Sight) -> Result<Self, Failure> {
+        let mut pages = Self {
             api,
+            sight,
             ready: 0,
-            until: None,
+            first: None,
+            until: String::new(),
             cursor: None,
-            ended: false,
-        }
+        };
+        let first = pages.ask("").await?;
+        pages.ready = usize::try_from(first.total).unwrap_or(usize::MAX);
+        pages.until.clone_from(&first.until);
+        pages.first = Some(first);
+        Ok(pages)
     }
 
-    async fn next(&mut self) -> Result<Option<LettersPage>, Failure> {
-        if self.ended {
-            return Ok(None);
-        }
-        let mut path = format!("/v1/dead?limit={PAGE_LETTERS}");
-        for (name, value) in [("cursor", &self.cursor), ("until", &self.until)] {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", encoded(value)));
+    pub(super) fn ready(&self) -> usize {
+        self.ready
+    }
+
+    pub(super) async fn page(&mut self) -> Result<Vec<Peeked>, Failure> {
+        let page = match (self.first.take(), self.cursor.take()) {
+            (Some(first), _) => first,
+            (None, Some(cursor)) => {
+                let place = format!("&cursor={}&until={}", encoded(&cursor), encoded(&self.until));
+                self.ask(&place).await?
             }
+            (None, None) => return Ok(Vec::new()),
+        };
+        self.cursor = page.next_cursor;
+        let peeked = |keyed: super::wire::KeyedRow| {
+            let letter = keyed.letter.map(|letter| letter.read(0));
+            let letter = letter.transpose().map_err(|error| {
+                Failure::failed("the control API's answer cannot be read").because(&error)
+            })?;
+            Ok(Peeked {
+                row: keyed.row,
+                key: Some(keyed.key),
+                letter,
+            })
+        };
+        page.letters.into_iter().map(peeked).collect()
+    }
+
+    async fn ask(&self, place: &str) -> Result<LettersPage, Failure> {
+        let mut path = format!("/v1/dead?limit={PAGE_LETTERS}{place}");
+        if let Some(text) = &self.sight.text {
+            path.push_str(&format!("&text={}", encoded(text)));
         }
-        let page: LettersPage = read_of_standalone(&self.api.call("GET", &path, Bytes::new()).await?, WHAT)?;
-        if self.until.is_none() {
-            self.ready = usize::try_from(page.total).unwrap_or(usize::MAX);
-            self.until = Some(page.until.clone());
+        if self.sight.full {
+            path.push_str("&full=true");
         }
-        self.cursor.clone_from(&page.next_cursor);
-        self.ended = page.next_cursor.is_none();
-        Ok(Some(page))
+        read_of_standalone(&self.api.call("GET", &path, Bytes::new()).await?, WHAT)
     }
 }
 
-/// Gathers letters and asks for their replay, not faster than is wanted.
+/// Gathers letters and asks for what is wanted of them, not faster than is wanted.
 struct Caller<'a> {
     api: &'a ControlApi,
     stop: &'a CancellationToken,
+    action: Action,
     force: bool,
     keys: Vec<String>,
     call_letters: usize,
@@ -149,7 +171,7 @@ struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
-    fn new(api: &'a ControlApi, pace: Pace, stop: &'a CancellationToken) -> Self {
+    fn new(api: &'a ControlApi, pace: &Pace, stop: &'a CancellationToken) -> Self {
         let letters = pace.per_second_max.map_or(CALL_LETTERS_MAX, |rate| {
             rate.div_ceil(CALLS_PER_SECOND).min(CALL_LETTERS_MAX)
         });
@@ -161,6 +183,7 @@ impl<'a> Caller<'a> {
         Self {
             api,
             stop,
+            action: pace.action,
             force: pace.force,
             keys: Vec::new(),
             call_letters: usize::try_from(letters).unwrap_or(1),
@@ -168,21 +191,26 @@ impl<'a> Caller<'a> {
         }
     }
 
+    fn is_refused(&self, row: &Row) -> bool {
+        self.action == Action::Replay && row.replays >= REPLAY_COUNT_MAX && !self.force
+    }
+
     /// Calls when enough are gathered, or with whatever there is at the end.
     async fn flush(
         &mut self,
         at_end: bool,
-        done: &mut Progress,
-        progress: &mut impl FnMut(&Progress, Option<&Replayed>),
+        done: &mut ReplaySummary,
+        progress: &mut impl FnMut(&ReplaySummary, Option<&Replayed>),
     ) -> Result<(), Failure> {
-        if self.keys.is_empty() || (!at_end && self.keys.len() < self.call_letters) {
-            return Ok(());
-        }
-        if let Some(ticks) = self.ticks.as_mut() {
+        let is_due = at_end && !self.keys.is_empty() || self.keys.len() >= self.call_letters;
+        if is_due && let Some(ticks) = self.ticks.as_mut() {
             let _ = self.stop.run_until_cancelled(ticks.tick()).await;
         }
-        if self.stop.is_cancelled() {
-            done.stopped_by = Some("a signal".to_owned());
+        if self.stop.is_cancelled() && (!at_end || !self.keys.is_empty()) {
+            done.stopped_by.get_or_insert(StopReason::Signal);
+            return Ok(());
+        }
+        if !is_due {
             return Ok(());
         }
         let request = ReplayRequest {
@@ -190,12 +218,16 @@ impl<'a> Caller<'a> {
             ids: Vec::new(),
             force: self.force,
         };
+        let path = match self.action {
+            Action::Replay => "/v1/dead/replay",
+            Action::Drop => "/v1/dead/drop",
+        };
         let body =
             serde_json::to_vec(&request).map_err(|error| Failure::failed("the request").because(&error))?;
-        let answer = self.api.call("POST", "/v1/dead/replay", body.into()).await?;
+        let answer = self.api.call("POST", path, body.into()).await?;
         let answer: ReplayAnswer = read_of_standalone(&answer, WHAT)?;
         for result in &answer.results {
-            done.count(&result.fate);
+            done.count(&result.fate.to_event());
             progress(done, Some(result));
         }
         Ok(())

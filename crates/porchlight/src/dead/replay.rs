@@ -1,191 +1,206 @@
 //! `porchlight dead replay`: sends dead letters round again, each gone only when its copy is confirmed.
 //!
-//! Without `--yes` it only counts. It never shows or writes a body.
+//! Without `--yes` it says what that would do now, and changes nothing. It never shows or writes a body.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
-use std::path::PathBuf;
-
+use porchlight_event::replay::{Action, Wish};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::audit::Audit;
+use super::doing::{DoingArgs, Picker, Report, do_it};
 use super::facts::Row;
-use super::filter::FilterArgs;
-use super::letters::{Letters, Pace, Progress};
-use super::wire::{REPLAY_COUNT_MAX, Replayed};
-use crate::clock::now_ms;
-use crate::confirm::{Consent, YesArgs};
+use super::forecast::{Forecast, Outlook};
+use super::letters::{Letters, Look, Peeked, Sight};
+use super::list::held_max;
+use super::predict::{BATCH_LETTERS, Predictor, ask_standalone};
+use crate::confirm::YesArgs;
 use crate::failure::Failure;
-use crate::output::{Output, bar, plain};
+use crate::keys::KeySourceArgs;
+use crate::output::{Output, Table, bar};
 use crate::place::QueueArgs;
 
-/// Sends dead letters back to the queue that they came from; without --yes it only says which.
+/// Digits of a message id in a list; `dead show` takes a beginning.
+const ID_DIGITS: usize = 12;
+/// Most letters that are told one by one: what this process remembers of them.
+const LIMIT_MAX: i64 = 100_000;
+
+/// Sends dead letters back to the queue that they came from; without --yes it only says what that would do now.
 ///
-/// Repair the cause first, or they come back. A letter is gone from the dead letters only when its copy is confirmed,
-/// so a run that is cut off loses nothing; on RabbitMQ it may leave a copy of up to 20 letters beside them, which the
-/// workers take for what it is, a duplicate. Letters that die while it runs are not touched.
-/// A command that no receiver took is owed again under its own id, or dropped when a newer one has overtaken it.
-/// For each letter one line of JSON goes to standard error, or to --audit-file.
+/// Repair the cause first, or they come back: without --yes each letter is decided as a worker would decide it, and the
+/// ledger is asked what it would do, which changes nothing.
+///
+/// A letter is gone from the dead letters only when its copy is confirmed, so a run that is cut off loses nothing; on
+/// RabbitMQ it may leave a copy of up to 20 letters beside them, which the workers take for what it is, a duplicate.
+/// Ctrl-C lets what is under way be settled; the same command again goes on. Letters that die while it runs are not
+/// touched. A command that no receiver took is owed again under its own id, or dropped when a newer one has overtaken
+/// it. For each letter one line of JSON goes to --audit-file, or to standard error.
 #[derive(clap::Args)]
 pub(crate) struct ReplayArgs {
     #[command(flatten)]
-    filter: FilterArgs,
+    doing: DoingArgs,
     #[command(flatten)]
     yes: YesArgs,
-    /// Letters per second, at most [default: as fast as they are confirmed]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    rate: Option<u32>,
-    /// Most letters that are replayed
-    #[arg(long, value_name = "N")]
-    max: Option<usize>,
     /// Also letters that were replayed 3 times already
     #[arg(long)]
     force: bool,
-    /// Append the audit lines to this file instead
-    #[arg(long, value_name = "FILE")]
-    audit_file: Option<PathBuf>,
+    /// Without --yes: most letters whose prediction is told one by one; all are summed up
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(0..=LIMIT_MAX))]
+    limit: i64,
+    #[command(flatten)]
+    keys: KeySourceArgs,
     #[command(flatten)]
     place: QueueArgs,
 }
 
-/// What was done, or would be.
-#[derive(Debug, Default, Serialize)]
-struct Report {
-    dry_run: bool,
-    ready: usize,
-    looked_at: usize,
-    replayed: usize,
-    /// Commands that are owed again.
-    owed_again: usize,
-    /// Commands that something newer has overtaken.
-    overtaken: usize,
-    /// In a dry run: what would be replayed.
-    matching: usize,
-    refused: usize,
-    unwanted: usize,
-    by_reason: BTreeMap<String, usize>,
-    stopped_by: Option<String>,
+/// What a replay would do.
+#[derive(Serialize)]
+struct DryRun {
+    #[serde(flatten)]
+    report: Report,
+    /// What would become of those that would be replayed, summed up.
+    prediction: Outlook,
+    /// And one by one, the first of them.
+    letters: Vec<Foretold>,
 }
 
-/// Picks letters: what the filter wants, up to a number.
-struct Picker<'a> {
-    filter: &'a FilterArgs,
-    max: usize,
-    now_ms: i64,
-    force: bool,
-    picked: usize,
+/// What would become of one letter.
+#[derive(Serialize)]
+struct Foretold {
+    message_id: String,
+    reason: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    device_id: Option<String>,
+    replays: u32,
+    prediction: Forecast,
 }
 
-/// Replays, or says what would be replayed.
-pub(crate) async fn run(args: ReplayArgs, output: Output, stop: CancellationToken) -> Result<(), Failure> {
+/// Replays, or says what that would do.
+pub(crate) async fn run(args: ReplayArgs, output: Output, stop: &CancellationToken) -> Result<(), Failure> {
     let letters = Letters::at(args.place.place()?);
-    let report = match args.yes.given() {
-        Some(consent) => replay_really(&args, &letters, &stop, consent).await?,
-        None => crate::until(&stop, dry_run(&args, &letters)).await?,
-    };
-    report.print(output);
-    if report.stopped_by.is_some() {
+    if let Some(consent) = args.yes.given() {
+        let done = do_it(&args.doing, Action::Replay, args.force, &letters, stop, consent);
+        return done.await?.tell(output);
+    }
+    let dry = DryRun::of(&args, &letters, stop).await?;
+    dry.print(output);
+    if dry.report.stopped_by.is_some() {
         Err(Failure::told())
     } else {
         Ok(())
     }
 }
 
-async fn dry_run(args: &ReplayArgs, letters: &Letters) -> Result<Report, Failure> {
-    let mut report = Report {
-        dry_run: true,
-        ..Report::default()
-    };
-    let mut picker = Picker::new(args);
-    let visit = |row: Row| {
-        let meant = picker.wants(&row);
-        if !meant {
-            report.unwanted += 1;
-        } else if picker.would_be_refused(&row) {
-            report.refused += 1;
-        } else {
-            report.matching += 1;
-            *report.by_reason.entry(row.reason).or_default() += 1;
-        }
-        ControlFlow::Continue(())
-    };
-    let seen = letters.look(visit).await?;
-    (report.ready, report.looked_at) = (seen.ready, seen.seen);
-    Ok(report)
-}
-
-async fn replay_really(
-    args: &ReplayArgs,
-    letters: &Letters,
-    stop: &CancellationToken,
-    _consent: Consent,
-) -> Result<Report, Failure> {
-    let mut audit = Audit::open(args.audit_file.as_deref())?;
-    let pace = Pace {
-        force: args.force,
-        per_second_max: args.rate,
-    };
-    let mut picker = Picker::new(args);
-    let mut by_reason = BTreeMap::new();
-    let bar = bar(0, "letters");
-    let progress = |done: &Progress, settled: Option<&Replayed>| {
-        bar.set_length(done.ready as u64);
-        bar.set_position(done.seen as u64);
-        if let Some(settled) = settled {
-            if settled.fate.is_moved() {
-                let reason = settled.reason.clone().unwrap_or_default();
-                *by_reason.entry(reason).or_default() += 1;
+impl DryRun {
+    async fn of(args: &ReplayArgs, letters: &Letters, stop: &CancellationToken) -> Result<Self, Failure> {
+        let keys = args.keys.all()?;
+        let mut dry = Self {
+            report: Report::dry(Action::Replay),
+            prediction: Outlook::default(),
+            letters: Vec::new(),
+        };
+        let sight = Sight {
+            text: args.doing.filter.text().map(str::to_owned),
+            full: false,
+        };
+        let mut look = letters.look(sight).await?;
+        dry.report.ready = look.ready();
+        let limit = usize::try_from(args.limit).unwrap_or(0);
+        let looked = match letters {
+            Letters::Direct(direct) => {
+                let mut predictor = Predictor::new(&direct.ledger, letters.form(), keys.as_ref());
+                dry.go(args, &mut look, stop, async |dry, picked| {
+                    for Peeked { row, letter, .. } in picked {
+                        if let Some(letter) = letter {
+                            predictor.push(row, &letter);
+                        }
+                        if predictor.is_full() {
+                            dry.add(predictor.flush().await, limit);
+                        }
+                    }
+                    dry.add(predictor.flush().await, limit);
+                    Ok(())
+                })
+                .await
             }
-            audit.write(&bar, settled);
+            Letters::Remote(api) => {
+                dry.go(args, &mut look, stop, async |dry, mut picked| {
+                    while !picked.is_empty() {
+                        let rest = picked.split_off(picked.len().min(BATCH_LETTERS));
+                        let part = std::mem::replace(&mut picked, rest);
+                        let keys = part.iter().filter_map(|peeked| peeked.key.clone()).collect();
+                        let told = ask_standalone(api, keys).await?;
+                        let rows = part.into_iter().map(|peeked| peeked.row);
+                        let told = rows.zip(told).filter_map(|(row, told)| Some((row, told?)));
+                        dry.add(told, limit);
+                    }
+                    Ok(())
+                })
+                .await
+            }
+        };
+        dry.report.stopped_by = look.held_max().map(held_max);
+        look.close().await;
+        looked?;
+        if stop.is_cancelled() {
+            let signal = || "a signal".to_owned();
+            dry.report.stopped_by.get_or_insert_with(signal);
         }
-    };
-    let done = letters
-        .replay(pace, stop, |row| picker.wants(row), progress)
-        .await;
-    bar.finish_and_clear();
-    Ok(Report::new(&done?, by_reason))
-}
-
-impl<'a> Picker<'a> {
-    fn new(args: &'a ReplayArgs) -> Self {
-        let max = args.max.unwrap_or(usize::MAX);
-        Self {
-            filter: &args.filter,
-            max,
-            now_ms: now_ms(),
-            force: args.force,
-            picked: 0,
-        }
+        Ok(dry)
     }
 
-    fn wants(&mut self, row: &Row) -> bool {
-        let wanted = self.picked < self.max && self.filter.wants(row, self.now_ms);
-        if wanted && !self.would_be_refused(row) {
-            self.picked += 1;
+    /// Looks at every letter, and gives those that would be replayed to `predict`, page by page.
+    async fn go(
+        &mut self,
+        args: &ReplayArgs,
+        look: &mut Look<'_>,
+        stop: &CancellationToken,
+        mut predict: impl AsyncFnMut(&mut Self, Vec<Peeked>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut picker = Picker::new(&args.doing, Action::Replay, args.force);
+        let bar = bar(self.report.ready as u64, "letters");
+        let mut is_enough = false;
+        while !is_enough && !stop.is_cancelled() {
+            let page = look.page().await?;
+            if page.is_empty() {
+                break;
+            }
+            let mut picked = Vec::new();
+            for peeked in page {
+                match picker.wish(&peeked.row) {
+                    Wish::Enough => {
+                        is_enough = true;
+                        break;
+                    }
+                    Wish::Leave => self.report.unwanted += 1,
+                    Wish::Take if picker.would_be_refused(&peeked.row) => self.report.refused += 1,
+                    Wish::Take => {
+                        self.report.matching += 1;
+                        self.report.by_reason.add(&peeked.row.reason);
+                        picked.push(peeked);
+                    }
+                }
+                self.report.looked_at += 1;
+            }
+            predict(self, picked).await?;
+            bar.set_position(self.report.looked_at as u64);
         }
-        wanted
+        bar.finish_and_clear();
+        Ok(())
     }
 
-    fn would_be_refused(&self, row: &Row) -> bool {
-        !self.force && row.replays >= REPLAY_COUNT_MAX
-    }
-}
-
-impl Report {
-    fn new(done: &Progress, by_reason: BTreeMap<String, usize>) -> Self {
-        Self {
-            dry_run: false,
-            ready: done.ready,
-            looked_at: done.seen,
-            replayed: done.replayed,
-            owed_again: done.owed_again,
-            overtaken: done.overtaken,
-            matching: done.seen - done.unwanted - done.refused,
-            refused: done.refused,
-            unwanted: done.unwanted,
-            by_reason,
-            stopped_by: done.stopped_by.clone(),
+    fn add(&mut self, told: impl IntoIterator<Item = (Row, Forecast)>, limit: usize) {
+        for (row, prediction) in told {
+            self.prediction.add(&prediction);
+            if self.letters.len() < limit {
+                self.letters.push(Foretold {
+                    message_id: row.message_id,
+                    reason: row.reason,
+                    kind: row.kind,
+                    device_id: row.device_id,
+                    replays: row.replays,
+                    prediction,
+                });
+            }
         }
     }
 
@@ -193,52 +208,27 @@ impl Report {
         if output.is_json() {
             return output.document(self);
         }
-        let Self {
-            ready,
-            looked_at,
-            replayed,
-            owed_again,
-            overtaken,
-            matching,
-            refused,
-            ..
-        } = self;
-        if self.dry_run {
-            output.line(format_args!(
-                "{matching} of {ready} dead letters would be replayed"
-            ));
-        } else {
-            let moved = replayed + owed_again + overtaken;
-            output.line(format_args!("{moved} of {ready} dead letters were replayed"));
+        if !self.letters.is_empty() {
+            let mut table = Table::new(["ID", "TYPE", "DIED OF", "WOULD BE NOW"]);
+            for letter in &self.letters {
+                table.row(&[
+                    letter.message_id.chars().take(ID_DIGITS).collect(),
+                    letter.kind.clone().unwrap_or_else(|| "-".to_owned()),
+                    letter.reason.clone(),
+                    letter.prediction.short(),
+                ]);
+            }
+            table.print(output);
+            let more = self.report.matching - self.letters.len();
+            if more > 0 {
+                output.line(format_args!("{more} more are not told one by one; see --limit"));
+            }
+            output.line("");
         }
-        if *owed_again > 0 {
-            output.line(format_args!(
-                "{owed_again} of them are commands that are owed again"
-            ));
-        }
-        if *overtaken > 0 {
-            output.line(format_args!(
-                "{overtaken} of them were commands that newer ones have overtaken; nothing is sent for these"
-            ));
-        }
-        for (reason, count) in &self.by_reason {
-            output.line(format_args!("  {count:>8}  {}", plain(reason)));
-        }
-        if *refused > 0 {
-            output.line(format_args!(
-                "{refused} were replayed {REPLAY_COUNT_MAX} times already; see --force"
-            ));
-        }
-        if looked_at < ready && self.dry_run {
-            output.line(format_args!("only the first {looked_at} were looked at"));
-        }
-        if let Some(reason) = &self.stopped_by {
-            output.line(format_args!(
-                "ended early by {}; what was not replayed is still there",
-                plain(reason)
-            ));
-        }
-        if self.dry_run && *matching > 0 {
+        self.report.print(output);
+        if self.report.matching > 0 {
+            output.line("what would become of them now:");
+            self.prediction.print(output);
             output.line("nothing was changed; add --yes to replay them");
         }
     }

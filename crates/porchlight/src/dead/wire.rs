@@ -1,19 +1,24 @@
 //! What goes over the control API about dead letters: pages of rows, what is to be replayed, and what became of it.
 //!
-//! Both sides of the call use these; none of them holds a body.
+//! Both sides of the call use these; a body is in none of them but in letters that are asked for in full.
 
 use porchlight_event::queue::DeadLetter;
 pub(crate) use porchlight_event::replay::REPLAY_COUNT_MAX;
+use porchlight_event::replay::{self, Settled, StopReason};
 use serde::{Deserialize, Serialize};
 
 use super::facts::Row;
+use crate::moving::LetterLine;
 
 /// A row with the letter's key, which names it until it is gone.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct KeyedRow {
     pub(crate) key: String,
     #[serde(flatten)]
     pub(crate) row: Row,
+    /// The whole letter, as an export has it, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) letter: Option<Box<LetterLine>>,
 }
 
 /// The answer to `GET /v1/dead`.
@@ -27,7 +32,7 @@ pub(crate) struct LettersPage {
     pub(crate) next_cursor: Option<String>,
 }
 
-/// The body of `POST /v1/dead/replay`.
+/// The body of `POST /v1/dead/replay` and of `POST /v1/dead/drop`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with keys or ids, and force")]
 pub(crate) struct ReplayRequest {
@@ -42,7 +47,22 @@ pub(crate) struct ReplayRequest {
     pub(crate) force: bool,
 }
 
-/// The answer to `POST /v1/dead/replay`, in the order of the letters that were asked for.
+/// The body of `POST /v1/dead/import`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object with letters")]
+pub(crate) struct ImportRequest {
+    /// Letters as an export has them.
+    pub(crate) letters: Vec<LetterLine>,
+}
+
+/// The answer to `POST /v1/dead/import`, in the order of the letters.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ImportAnswer {
+    /// Whether each was new; one that was there already was left as it is.
+    pub(crate) is_new: Vec<bool>,
+}
+
+/// The answer to `POST /v1/dead/replay` and `/v1/dead/drop`, in the order of the letters that were asked for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ReplayAnswer {
     pub(crate) results: Vec<Replayed>,
@@ -70,6 +90,8 @@ pub(crate) enum Fate {
     OwedAgain,
     /// A command that something newer has overtaken: there is nothing to send, and its letter is gone.
     Overtaken,
+    /// It is gone for good, as was wanted.
+    Dropped,
     /// It was replayed too often; it is still there.
     Refused,
     /// It could not be moved; it is still there. In words.
@@ -85,37 +107,87 @@ impl Fate {
             Self::Replayed => "replayed",
             Self::OwedAgain => "owed_again",
             Self::Overtaken => "overtaken",
+            Self::Dropped => "dropped",
             Self::Refused => "refused",
             Self::Kept(_) => "kept",
             Self::Gone => "gone",
         }
     }
 
+    /// The same as the queue tells it.
+    pub(super) fn to_event(&self) -> replay::Fate {
+        match self {
+            Self::Replayed => replay::Fate::Replayed,
+            Self::OwedAgain => replay::Fate::OwedAgain,
+            Self::Overtaken => replay::Fate::Overtaken,
+            Self::Dropped => replay::Fate::Dropped,
+            Self::Refused => replay::Fate::Refused,
+            Self::Kept(why) => replay::Fate::Kept(StopReason::Lost(why.clone())),
+            Self::Gone => replay::Fate::Gone,
+        }
+    }
+
     /// Whether this took the letter out of the dead letters.
     pub(crate) fn is_moved(&self) -> bool {
-        matches!(self, Self::Replayed | Self::OwedAgain | Self::Overtaken)
+        self.to_event().is_moved()
+    }
+}
+
+impl From<replay::Fate> for Fate {
+    fn from(fate: replay::Fate) -> Self {
+        match fate {
+            replay::Fate::Replayed => Self::Replayed,
+            replay::Fate::OwedAgain => Self::OwedAgain,
+            replay::Fate::Overtaken => Self::Overtaken,
+            replay::Fate::Dropped => Self::Dropped,
+            replay::Fate::Refused => Self::Refused,
+            replay::Fate::Kept(why) => Self::Kept(why.to_string()),
+            replay::Fate::Gone => Self::Gone,
+        }
     }
 }
 
 impl KeyedRow {
-    /// The row of a letter.
-    pub(crate) fn of(key: String, letter: &DeadLetter) -> Self {
+    /// The row of a letter; `text` is looked for in its body.
+    pub(crate) fn of(key: String, letter: &DeadLetter, text: Option<&str>, full: bool) -> Self {
         Self {
             key,
-            row: Row::of(letter),
+            row: Row::looked_at(letter, text),
+            letter: full.then(|| Box::new(LetterLine::from(letter))),
         }
     }
 }
 
 impl Replayed {
-    /// What became of `letter`.
-    pub(crate) fn new(key: String, letter: &DeadLetter, fate: Fate) -> Self {
+    /// What a queue tells of a letter.
+    pub(super) fn of(settled: &Settled) -> Self {
+        let fate = Fate::from(settled.fate.clone());
+        Self {
+            key: settled.message_id.clone(),
+            message_id: Some(settled.message_id.clone()),
+            reason: Some(settled.reason.clone()),
+            replays: settled.replayed_before + u32::from(fate == Fate::Replayed),
+            fate,
+        }
+    }
+
+    /// What became of the letter of this key, which was `before`.
+    pub(crate) fn new(key: String, before: Self, fate: Fate) -> Self {
         Self {
             key,
+            replays: before.replays + u32::from(fate == Fate::Replayed),
+            fate,
+            ..before
+        }
+    }
+
+    /// A letter that nothing has become of yet.
+    pub(crate) fn before(letter: &DeadLetter) -> Self {
+        Self {
             message_id: Some(letter.envelope.message_id.clone()),
             reason: Some(letter.reason.clone()),
-            replays: letter.envelope.replay + u32::from(fate == Fate::Replayed),
-            fate,
+            replays: letter.envelope.replay,
+            ..Self::gone(String::new())
         }
     }
 

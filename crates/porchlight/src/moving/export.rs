@@ -2,20 +2,21 @@
 //!
 //! Nothing is taken away and nothing changes where it comes from.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
 use porchlight_device::carry::Page;
+use porchlight_event::replay::StopReason;
 use porchlight_ledger::PageError;
+use porchlight_queue::DeadLettersError;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::ends::End;
-use super::file::{FileError, Writer};
+use super::file::{FileError, Writer, check_name};
 use super::letters::{Event, Letter};
-use super::lines::{Account, Counts, FORMAT, Form, Header, Line, Marks, VERSION};
+use super::lines::{Account, Counts, Form, Header, Line, Marks};
 use crate::clock::now_ms;
 use crate::failure::Failure;
 use crate::output::{Output, bar, plain};
@@ -34,7 +35,6 @@ const EVENTS_AT_ONCE: usize = 64;
 ///
 /// Stop the standalone first; Ring sends again for 73 minutes what it cannot deliver. Of the scaled form stop the
 /// ingresses (they cannot be seen from here), wait until the workers have emptied the queue, and stop the workers.
-/// At most 10000 dead letters can be looked at in RabbitMQ; where there are more, nothing is exported.
 #[derive(clap::Args)]
 pub(crate) struct ExportArgs {
     /// The file; must not exist yet
@@ -67,16 +67,10 @@ struct Report {
 
 /// Exports.
 pub(crate) async fn run(args: ExportArgs, output: Output) -> Result<(), Failure> {
-    args.check_name()?;
+    check_name(&args.to, args.force)?;
     let end = End::from(args.place.site()?).await?;
     let warnings = args.look_around(&end).await?;
-    let header = Header {
-        format: FORMAT.to_owned(),
-        version: VERSION.to_owned(),
-        from: end.form,
-        at: now_ms(),
-        program: env!("CARGO_PKG_VERSION").to_owned(),
-    };
+    let header = Header::new(end.form, now_ms());
     let writer = Writer::create(&args.to, header).map_err(|error| args.unwritten(&error))?;
     let mut carrier = Carrier {
         end: &end,
@@ -102,21 +96,6 @@ pub(crate) async fn run(args: ExportArgs, output: Output) -> Result<(), Failure>
 }
 
 impl ExportArgs {
-    /// The file gets its name when it is whole, in place of what has it then. That may be a file, and nothing else: not
-    /// a device, and not a link that somebody else reads through.
-    fn check_name(&self) -> Result<(), Failure> {
-        let shown = self.to.display();
-        match std::fs::symlink_metadata(&self.to) {
-            Ok(found) if !found.is_file() => Err(Failure::usage(format_args!(
-                "'{shown}' is there, and is no plain file"
-            ))
-            .advise("another name")),
-            Ok(_) if !self.force => Err(Failure::usage(format_args!("'{shown}' is there already"))
-                .advise("another name, or --force to overwrite it")),
-            _ => Ok(()),
-        }
-    }
-
     /// Whether everything can be taken along; what the operator should know if so.
     async fn look_around(&self, end: &End) -> Result<Vec<String>, Failure> {
         let left = end.left_behind().await?;
@@ -206,35 +185,31 @@ impl Carrier<'_> {
     }
 
     async fn letters(&mut self) -> Result<(), Failure> {
-        let letters = self.end.dead_letters();
-        let mut failed = None;
-        let visit = |letter| match self.add(&Line::Letter(Letter::from(&letter)), 1) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        };
-        let listed = letters.list(usize::MAX, visit).await;
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let listed = match listed {
+        let mut walk = match self.end.dead_letters().walk().await {
             // No daemon has ever run on this broker, so nothing can have died there.
             Err(error) if error.is_no_queue() => return Ok(()),
-            listed => listed.map_err(|error| Failure::unavailable("the dead letters").because(&error))?,
+            walk => walk.map_err(|error| unseen(&error))?,
         };
-        match letters.look_max() {
-            Some(most) if listed.ready > most => Err(Failure::failed(format_args!(
-                "there are {} dead letters, and at most {most} can be looked at in RabbitMQ; nothing was exported",
-                listed.ready
-            ))
-            .advise("replay some first: porchlight dead replay")),
-            _ if listed.seen < listed.ready => Err(Failure::failed(
-                "somebody else takes dead letters meanwhile, so some were not seen; nothing was exported",
-            )),
-            _ => Ok(()),
+        let mut seen = 0;
+        while let Some(found) = walk.next().await.map_err(|error| unseen(&error))? {
+            seen += 1;
+            self.add(&Line::Letter(Letter::from(&found.letter)), 1)?;
+            walk.leave(&found);
         }
+        let (ready, full) = (walk.ready(), walk.held_max());
+        walk.close().await;
+        if let Some(most) = full {
+            let why = StopReason::HeldMax(most);
+            return Err(
+                Failure::failed(format_args!("{why}; nothing was exported")).advise("porchlight doctor")
+            );
+        }
+        if seen < ready {
+            return Err(Failure::failed(
+                "somebody else takes dead letters meanwhile, so some were not seen; nothing was exported",
+            ));
+        }
+        Ok(())
     }
 
     async fn events(&mut self) -> Result<(), Failure> {
@@ -265,6 +240,10 @@ impl Carrier<'_> {
             .add(line, count)
             .map_err(|error| self.args.unwritten(&error))
     }
+}
+
+fn unseen(error: &DeadLettersError) -> Failure {
+    Failure::unavailable("the dead letters").because(error)
 }
 
 impl Report {

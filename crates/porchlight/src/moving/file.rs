@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::lines::{Counts, End, FORMAT, Header, Line, Odd, Thing, VERSION};
+use crate::failure::Failure;
+
+use super::lines::{Counts, End, FORMAT, Form, Header, Line, Odd, Thing, VERSION};
 
 /// Longest line, in bytes: a device with 256 operations whose parameters are all escaped, or the largest body in base64,
 /// stay below it.
@@ -19,8 +21,23 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// Every kind of line that this version knows.
 const KINDS: [&str; 7] = ["header", "account", "device", "marks", "letter", "event", "end"];
 
+/// Refuses a name that is taken. A file gets its name when it is whole, in place of what has it then: that may be a file,
+/// and nothing else, not a device, and not a link that somebody else reads through.
+pub(crate) fn check_name(path: &Path, force: bool) -> Result<(), Failure> {
+    let shown = path.display();
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => Err(Failure::usage(format_args!(
+            "'{shown}' is there, and is no plain file"
+        ))
+        .advise("another name")),
+        Ok(_) if !force => Err(Failure::usage(format_args!("'{shown}' is there already"))
+            .advise("another name, or --force to overwrite it")),
+        _ => Ok(()),
+    }
+}
+
 /// A file that is being written, under a name of its own until it is whole.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     file: BufWriter<File>,
     partial: PathBuf,
     path: PathBuf,
@@ -30,15 +47,15 @@ pub(super) struct Writer {
 }
 
 /// A file that was read to its end once and found whole.
-pub(super) struct Whole {
+pub(crate) struct Whole {
     path: PathBuf,
-    pub(super) header: Header,
-    pub(super) counts: Counts,
+    pub(crate) header: Header,
+    pub(crate) counts: Counts,
     sha256: String,
 }
 
 /// Reads line after line.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     file: BufReader<File>,
     hash: Sha256,
     hash_before: Sha256,
@@ -48,7 +65,7 @@ pub(super) struct Reader {
 
 /// Why a file cannot be used. Nothing of the lines is shown.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
+pub(crate) enum FileError {
     #[error("reading or writing failed")]
     Io(#[from] io::Error),
     #[error("it is not an export of porchlight")]
@@ -79,7 +96,7 @@ pub(super) enum FileError {
 
 impl Writer {
     /// Begins a file that only its owner can read, with the first line.
-    pub(super) fn create(path: &Path, header: Header) -> Result<Self, FileError> {
+    pub(crate) fn create(path: &Path, header: Header) -> Result<Self, FileError> {
         let name = path
             .file_name()
             .ok_or(io::ErrorKind::InvalidInput)
@@ -106,17 +123,17 @@ impl Writer {
     }
 
     /// Adds a line.
-    pub(super) fn add(&mut self, line: &Line, counted: u64) -> Result<(), FileError> {
+    pub(crate) fn add(&mut self, line: &Line, counted: u64) -> Result<(), FileError> {
         *self.counts.of(line) += counted;
         self.put(line)
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
 
     /// Writes the last line and gives the file its name, when all of it is on the disk.
-    pub(super) fn finish(mut self) -> Result<End, FileError> {
+    pub(crate) fn finish(mut self) -> Result<End, FileError> {
         let end = End {
             counts: self.counts,
             sha256: hex::encode(self.hash.clone().finalize()),
@@ -161,19 +178,16 @@ impl Counts {
     }
 
     /// How many lines' worth of things.
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.accounts + self.devices + self.marks + self.letters + self.events
     }
 }
 
 impl Whole {
     /// Reads the file to its end, and says that all of it can be read and none is missing.
-    pub(super) fn check(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn check(path: &Path) -> Result<Self, FileError> {
         let mut reader = Reader::open(path)?;
-        let Some(Line::Header(header)) = reader.next().map_err(FileError::at_first)? else {
-            return Err(FileError::Foreign);
-        };
-        header.check()?;
+        let header = reader.header()?;
         let mut counts = Counts::default();
         let end = loop {
             match reader.next()?.ok_or(FileError::Cut)? {
@@ -205,14 +219,14 @@ impl Whole {
     }
 
     /// Reads it once more, from the first thing on.
-    pub(super) fn again(&self) -> Result<Reader, FileError> {
+    pub(crate) fn again(&self) -> Result<Reader, FileError> {
         let mut reader = Reader::open(&self.path)?;
         reader.next()?;
         Ok(reader)
     }
 
     /// The next thing of a second reading; `None` at the end of a file that is still the one that was found whole.
-    pub(super) fn next(&self, reader: &mut Reader) -> Result<Option<Thing>, FileError> {
+    pub(crate) fn next(&self, reader: &mut Reader) -> Result<Option<Thing>, FileError> {
         match reader.next()?.ok_or(FileError::Cut)? {
             Line::End(_) if reader.sum() == self.sha256 => Ok(None),
             Line::End(_) => Err(FileError::Sum),
@@ -222,6 +236,17 @@ impl Whole {
 }
 
 impl Header {
+    /// The first line of a file that this program writes now.
+    pub(crate) fn new(from: Form, at_ms: i64) -> Self {
+        Self {
+            format: FORMAT.to_owned(),
+            version: VERSION.to_owned(),
+            from,
+            at: at_ms,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
     fn check(&self) -> Result<(), FileError> {
         let major = |version: &str| version.split('.').next().unwrap_or_default().to_owned();
         if self.format != FORMAT {
@@ -244,7 +269,7 @@ impl FileError {
 }
 
 impl Reader {
-    fn open(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
         Ok(Self {
             file: BufReader::with_capacity(BUFFER_BYTES, File::open(path)?),
             hash: Sha256::new(),
@@ -255,7 +280,7 @@ impl Reader {
     }
 
     /// The sum of every line before the one that was read last.
-    fn sum(&self) -> String {
+    pub(crate) fn sum(&self) -> String {
         hex::encode(self.hash_before.clone().finalize())
     }
 
@@ -271,13 +296,32 @@ impl Reader {
         }
     }
 
+    /// The first line, which says what follows.
+    pub(crate) fn header(&mut self) -> Result<Header, FileError> {
+        let Some(Line::Header(header)) = self.next().map_err(FileError::at_first)? else {
+            return Err(FileError::Foreign);
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    /// The number of the line that was read last, from 1.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The sum of every line that was read.
+    pub(crate) fn sum_of_all(&self) -> String {
+        hex::encode(self.hash.clone().finalize())
+    }
+
     /// Bytes of the line that was read last.
-    pub(super) fn line_bytes(&self) -> u64 {
+    pub(crate) fn line_bytes(&self) -> u64 {
         self.line.len() as u64
     }
 
     /// The next line; `None` at the end of the file.
-    pub(super) fn next(&mut self) -> Result<Option<Line>, FileError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Line>, FileError> {
         #[derive(Deserialize)]
         struct Kind {
             line: String,

@@ -2,16 +2,16 @@
 //!
 //! It never overwrites: what merging means is the ledger's. Cut off at any moment, it is simply run again.
 
-use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use indicatif::ProgressBar;
-use porchlight_event::queue::{DeadLetter, RetryTier};
+use porchlight_event::queue::RetryTier;
+use porchlight_event::replay::StopReason;
 use porchlight_ledger::LedgerError;
+use porchlight_queue::dead::Known;
 use porchlight_queue::{Deadlines, Queue, QueueError};
 use serde::Serialize;
 
@@ -40,9 +40,9 @@ const MINUTE_MS: i64 = 60_000;
 /// event counts for a status, of an operation the one that went further; so it may be done twice, while events arrive,
 /// or again after it was cut off. What is forgotten here and known there comes back.
 ///
-/// Dead letters: into a standalone each comes once, however often it is imported. RabbitMQ cannot tell; letters that are
-/// in porchlight.dead already are left out, which can be seen of 10000 at most. Where there are more, no letter is
-/// imported; --without-letters imports the rest. Waiting events come again with every import, as duplicates.
+/// Dead letters: into a standalone each comes once, however often it is imported. RabbitMQ cannot tell; so all letters in
+/// porchlight.dead are looked at first, and those that the file brings again are left out. Waiting events come again
+/// with every import, as duplicates.
 #[derive(clap::Args)]
 pub(crate) struct ImportArgs {
     /// The file that `export` wrote
@@ -90,9 +90,6 @@ enum Failed {
     Ledger(LedgerError),
     Queue(QueueError),
 }
-
-/// What a letter is known by.
-type LetterKey = (String, Option<i64>, String);
 
 /// Imports, or says what would be imported.
 pub(crate) async fn run(args: ImportArgs, output: Output) -> Result<(), Failure> {
@@ -171,11 +168,7 @@ impl ImportArgs {
         let taker = Taker {
             end,
             queue,
-            letters: if takes_letters {
-                here(end).await?
-            } else {
-                HashSet::new()
-            },
+            letters: if takes_letters { here(end).await? } else { None },
             takes_letters: !self.without_letters,
             now_ms: now_ms(),
         };
@@ -194,35 +187,19 @@ impl ImportArgs {
     }
 }
 
-/// Letters that RabbitMQ has already.
-async fn here(end: &End) -> Result<HashSet<LetterKey>, Failure> {
-    let mut known = HashSet::new();
+/// Letters that RabbitMQ has already; a file knows its own.
+async fn here(end: &End) -> Result<Option<Known>, Failure> {
     if end.form == Form::Standalone {
-        return Ok(known);
+        return Ok(None);
     }
-    let letters = end.dead_letters();
-    let visit = |letter: DeadLetter| {
-        known.insert(key(&letter));
-        ControlFlow::Continue(())
-    };
-    let listed = letters.list(usize::MAX, visit).await;
-    let listed = listed.map_err(|error| Failure::unavailable("the dead letters").because(&error))?;
-    if listed.seen < listed.ready {
-        return Err(Failure::failed(format_args!(
-            "{} dead letters are there, too many to see which of them the file brings again; nothing was imported",
-            listed.ready
-        ))
-        .advise("replay some first, or --without-letters"));
+    let known = end.dead_letters().known().await;
+    let known = known.map_err(|error| Failure::unavailable("the dead letters").because(&error))?;
+    if let Some(most) = known.held_max() {
+        let why = StopReason::HeldMax(most);
+        return Err(Failure::failed(format_args!("{why}; nothing was imported"))
+            .advise("porchlight doctor; or --without-letters"));
     }
-    Ok(known)
-}
-
-fn key(letter: &DeadLetter) -> LetterKey {
-    (
-        letter.envelope.message_id.clone(),
-        letter.dead_at_ms,
-        letter.reason.clone(),
-    )
+    Ok(Some(known))
 }
 
 enum Stopped {
@@ -233,7 +210,8 @@ enum Stopped {
 struct Taker<'a> {
     end: &'a End,
     queue: &'a Queue,
-    letters: HashSet<LetterKey>,
+    /// Letters that are here already, where the place itself cannot tell.
+    letters: Option<Known>,
     takes_letters: bool,
     now_ms: i64,
 }
@@ -281,7 +259,7 @@ impl Taker<'_> {
             }
             Thing::Letter(_) if !self.takes_letters => {}
             Thing::Letter(letter) => {
-                let is_new = !self.letters.contains(&key(&letter))
+                let is_new = self.letters.as_ref().is_none_or(|known| !known.has(&letter))
                     && self
                         .queue
                         .bring_letter(&letter, Deadlines::within(STORE_MAX))

@@ -13,7 +13,7 @@ use super::lines::{Odd, counted};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Letter {
+pub(crate) struct Letter {
     origin: String,
     routing_key: String,
     reason: String,
@@ -26,7 +26,7 @@ pub(super) struct Letter {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Event {
+pub(crate) struct Event {
     /// When its time has come, for one that was put off.
     due_at: Option<i64>,
     envelope: EnvelopeLine,
@@ -87,7 +87,7 @@ impl TryFrom<EnvelopeLine> for Envelope {
 }
 
 impl Event {
-    pub(super) fn new(envelope: &Envelope, due_at: Option<i64>) -> Self {
+    pub(crate) fn new(envelope: &Envelope, due_at: Option<i64>) -> Self {
         Self {
             due_at,
             envelope: envelope.into(),
@@ -95,7 +95,7 @@ impl Event {
     }
 
     /// The event, and when its time has come where it was put off.
-    pub(super) fn read(self) -> Result<(Envelope, Option<i64>), Odd> {
+    pub(crate) fn read(self) -> Result<(Envelope, Option<i64>), Odd> {
         Ok((self.envelope.try_into()?, self.due_at))
     }
 }
@@ -117,7 +117,7 @@ impl From<&DeadLetter> for Letter {
 
 impl Letter {
     /// The letter; one without a time of death died at `at` at the latest.
-    pub(super) fn read(self, at: i64) -> Result<DeadLetter, Odd> {
+    pub(crate) fn read(self, at: i64) -> Result<DeadLetter, Odd> {
         Ok(DeadLetter {
             envelope: self.envelope.try_into()?,
             origin: Origin::from_word(&self.origin).ok_or(Odd("a letter of an unknown origin"))?,

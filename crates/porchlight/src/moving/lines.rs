@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::letters::{Event, Letter};
 
 /// The name in the first line.
-pub(super) const FORMAT: &str = "porchlight-export";
+pub(crate) const FORMAT: &str = "porchlight-export";
 /// The version in the first line: files of another major version are not read.
-pub(super) const VERSION: &str = "1.0";
+pub(crate) const VERSION: &str = "1.0";
 
 /// Largest number of something that was counted: a ledger's scripts count in doubles, and go on from here.
 const COUNT_MAX: u64 = 1 << 52;
@@ -23,7 +23,7 @@ const COUNT_MAX: u64 = 1 << 52;
 /// One line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "lowercase")]
-pub(super) enum Line {
+pub(crate) enum Line {
     Header(Header),
     Account(Account),
     Device(Box<DeviceLine>),
@@ -35,47 +35,47 @@ pub(super) enum Line {
 
 /// The first line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Header {
-    pub(super) format: String,
-    pub(super) version: String,
+pub(crate) struct Header {
+    pub(crate) format: String,
+    pub(crate) version: String,
     /// The form it was made of.
-    pub(super) from: Form,
+    pub(crate) from: Form,
     /// When it was begun, in milliseconds since the epoch.
-    pub(super) at: i64,
+    pub(crate) at: i64,
     /// The version of the program that wrote it.
-    pub(super) program: String,
+    pub(crate) program: String,
 }
 
 /// The two ways to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Form {
+pub(crate) enum Form {
     Standalone,
     Scaled,
 }
 
 /// The last line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct End {
+pub(crate) struct End {
     #[serde(flatten)]
-    pub(super) counts: Counts,
+    pub(crate) counts: Counts,
     /// Of everything before this line, in hex.
-    pub(super) sha256: String,
+    pub(crate) sha256: String,
 }
 
 /// How much there is of each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Counts {
-    pub(super) accounts: u64,
-    pub(super) devices: u64,
-    pub(super) marks: u64,
-    pub(super) letters: u64,
-    pub(super) events: u64,
+pub(crate) struct Counts {
+    pub(crate) accounts: u64,
+    pub(crate) devices: u64,
+    pub(crate) marks: u64,
+    pub(crate) letters: u64,
+    pub(crate) events: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Account {
+pub(crate) struct Account {
     id: String,
     added: Option<String>,
     removed: Option<String>,
@@ -83,7 +83,7 @@ pub(super) struct Account {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DeviceLine {
+pub(crate) struct DeviceLine {
     id: String,
     account_id: Option<String>,
     account_order: Option<String>,
@@ -132,7 +132,7 @@ struct Owed {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Marks {
+pub(crate) struct Marks {
     partition: u8,
     generation: i64,
     marks: String,
@@ -140,7 +140,7 @@ pub(super) struct Marks {
 
 /// What a line stands for.
 #[derive(Debug)]
-pub(super) enum Thing {
+pub(crate) enum Thing {
     Account(CarriedAccount),
     Device(Box<CarriedDevice>),
     Marks(CarriedMarks),
@@ -152,11 +152,11 @@ pub(super) enum Thing {
 /// What in a line is not what it should be; without any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Odd(pub(super) &'static str);
+pub(crate) struct Odd(pub(super) &'static str);
 
 impl Line {
     /// What it stands for; `None` for the first and the last line.
-    pub(super) fn thing(self, header: &Header) -> Result<Option<Thing>, Odd> {
+    pub(crate) fn thing(self, header: &Header) -> Result<Option<Thing>, Odd> {
         Ok(Some(match self {
             Self::Header(_) | Self::End(_) => return Ok(None),
             Self::Account(line) => Thing::Account(line.try_into()?),
@@ -173,7 +173,7 @@ impl Line {
 
 impl Thing {
     /// How many things it counts for.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         match self {
             Self::Marks(marks) => marks.marks.len() as u64,
             _ => 1,
@@ -182,7 +182,7 @@ impl Thing {
 }
 
 /// A number that something was counted up to. One that nothing counts to would stop who goes on counting.
-pub(super) fn counted(number: u64) -> Result<u64, Odd> {
+pub(crate) fn counted(number: u64) -> Result<u64, Odd> {
     if number <= COUNT_MAX {
         Ok(number)
     } else {

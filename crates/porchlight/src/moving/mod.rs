@@ -10,4 +10,7 @@ mod letters;
 mod lines;
 
 pub(crate) use export::{ExportArgs, run as run_export};
+pub(crate) use file::{FileError, Reader, Writer, check_name};
 pub(crate) use import::{ImportArgs, run as run_import};
+pub(crate) use letters::Letter as LetterLine;
+pub(crate) use lines::{Form, Header, Line};

@@ -1,47 +1,50 @@
 //! What a standalone's control API has beyond a worker's: its status, and its dead letters in bounded pages.
 //!
-//! It changes one letter at a time and decides nothing about it; whatever else is asked goes to the worker's API.
+//! What changes letters stands in [`super::changes`]; whatever else is asked goes to the worker's API.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use porchlight_event::queue::Origin;
 use porchlight_journal::{Journal, JournalError, Numbered, Queue};
 use porchlight_ledger::Ledger;
 use porchlight_service::client::StatusCode;
 use porchlight_service::{ApiFn, ApiRequest, ApiResponse};
 use tokio::time::Instant;
 
+use super::changes::Changes;
 use crate::dead::{
-    Fate, KeyedRow, LettersPage, REPLAY_COUNT_MAX, ReplayAnswer, ReplayRequest, Replayed, Shown, owe_again,
+    BATCH_LETTERS, Form, KeyedRow, LettersPage, PredictAnswer, PredictRequest, Predicted, Predictor, Shown,
 };
-use crate::failure::chain;
 use crate::place::Directory;
 use crate::status;
 
 /// For one call, with everything that it asks; the admin listener allows 10 s.
 const CALL_MAX: Duration = Duration::from_secs(8);
+/// Largest body of a call, in bytes: letters that are imported are as large as the largest event, in Base64, and only
+/// somebody with the token may send them.
+pub(super) const BODY_BYTES_MAX: usize = 8 << 20;
 /// Letters of a page that asks for no other number, and at most.
 const PAGE_LETTERS: usize = 100;
 const PAGE_LETTERS_MAX: usize = 500;
 /// Texts of a page together, in bytes, at most; ids come from strangers. A single larger letter is a page of its own.
 const PAGE_TEXT_BYTES_MAX: usize = 1 << 20;
+/// Texts and bodies of a page of whole letters together; in Base64, and with what else there is, half as much again.
+const PAGE_FULL_BYTES_MAX: usize = 4 << 20;
 /// Letters that one id shows at most: without bodies, and with them.
 const SHOWN_MAX: usize = 50;
 const SHOWN_WITH_BODY_MAX: usize = 4;
-/// Letters that one call replays, at most.
-const REPLAYS_MAX: usize = 100;
 
 /// The calls of the standalone itself.
 struct Desk {
     directory: Directory,
     queue: Queue,
     ledger: Ledger,
+    changes: Changes,
     worker: ApiFn,
 }
 
 /// Why there is no answer of the wanted kind.
-enum Refused {
+pub(super) enum Refused {
     Request(StatusCode, &'static str, String),
     Method(&'static str),
     Journal(JournalError),
@@ -53,7 +56,9 @@ struct Query {
     limit: Option<usize>,
     cursor: Option<i64>,
     until: Option<i64>,
+    text: Option<String>,
     body: bool,
+    full: bool,
 }
 
 /// The worker's API with the standalone's own calls before it.
@@ -61,6 +66,7 @@ pub(crate) fn with_own_calls(journal: &Journal, worker: ApiFn) -> ApiFn {
     let directory = Directory::of(journal);
     let desk = Arc::new(Desk {
         queue: directory.queue(),
+        changes: Changes::of(&directory),
         ledger: directory.ledger(),
         directory,
         worker,
@@ -74,14 +80,22 @@ pub(crate) fn with_own_calls(journal: &Journal, worker: ApiFn) -> ApiFn {
 impl Desk {
     async fn answer(&self, request: ApiRequest) -> ApiResponse {
         let segments: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
-        let get = request.method.as_str() == "GET";
+        let (get, post) = (
+            request.method.as_str() == "GET",
+            request.method.as_str() == "POST",
+        );
         let answered = match segments.as_slice() {
             ["v1", "status"] if get => self.status().await,
             ["v1", "dead"] if get => self.page(request.query.as_deref()).await,
-            ["v1", "dead", "replay"] if request.method.as_str() == "POST" => self.replay(&request.body).await,
+            ["v1", "dead", change @ ("replay" | "drop" | "import")] if post => {
+                self.changes.answer(change, &request.body).await
+            }
+            ["v1", "dead", "predict"] if post => self.predict(&request.body).await,
             ["v1", "dead", id] if get && !id.is_empty() => self.show(id, request.query.as_deref()).await,
-            ["v1", "dead", "replay"] => Err(Refused::Method("GET, POST")),
-            ["v1", "status" | "dead"] | ["v1", "dead", _] => Err(Refused::Method("GET")),
+            ["v1", "dead", "replay" | "drop" | "import" | "predict"] => Err(Refused::Method("GET, POST")),
+            ["v1", "status" | "dead"] => Err(Refused::Method("GET")),
+            // No id is no letter; whoever knows no such path says so.
+            ["v1", "dead", id] if !id.is_empty() => Err(Refused::Method("GET")),
             _ => return (self.worker)(request).await,
         };
         answered.unwrap_or_else(Refused::into_response)
@@ -93,16 +107,24 @@ impl Desk {
     }
 
     async fn page(&self, query: Option<&str>) -> Result<ApiResponse, Refused> {
-        let query = Query::read(query, &["limit", "cursor", "until"])?;
+        let query = Query::read(query, &["limit", "cursor", "until", "text", "full"])?;
         let limit = query.limit_within(PAGE_LETTERS, PAGE_LETTERS_MAX)?;
         let after = query.cursor.unwrap_or(0);
         let found = self.queue.letters(after, limit, deadline()).await?;
         let until = query.until.unwrap_or(found.last_seq).min(found.last_seq);
+        let bytes_max = if query.full {
+            PAGE_FULL_BYTES_MAX
+        } else {
+            PAGE_TEXT_BYTES_MAX
+        };
         let (mut letters, mut bytes, mut last) = (Vec::new(), 0, until);
         for Numbered { seq, letter } in found.letters.iter().take_while(|letter| letter.seq <= until) {
-            let keyed = KeyedRow::of(seq.to_string(), letter);
+            let keyed = KeyedRow::of(seq.to_string(), letter, query.text.as_deref(), query.full);
             bytes += keyed.row.text_bytes();
-            if bytes > PAGE_TEXT_BYTES_MAX && !letters.is_empty() {
+            if query.full {
+                bytes += letter.envelope.body.len();
+            }
+            if bytes > bytes_max && !letters.is_empty() {
                 break;
             }
             letters.push(keyed);
@@ -136,78 +158,49 @@ impl Desk {
         Ok(ApiResponse::json(StatusCode::OK, &shown))
     }
 
-    async fn replay(&self, body: &[u8]) -> Result<ApiResponse, Refused> {
-        let request: ReplayRequest =
+    /// Changes nothing.
+    async fn predict(&self, body: &[u8]) -> Result<ApiResponse, Refused> {
+        let request: PredictRequest =
             serde_json::from_slice(body).map_err(|error| bad("bad_body", error.to_string()))?;
-        let count = request.keys.len() + request.ids.len();
-        if !(1..=REPLAYS_MAX).contains(&count) {
-            return Err(bad("bad_body", format!("give 1 to {REPLAYS_MAX} keys or ids")));
+        if !(1..=BATCH_LETTERS).contains(&request.keys.len()) {
+            return Err(bad("bad_body", format!("give 1 to {BATCH_LETTERS} keys")));
         }
         let until = deadline();
-        let mut letters = Vec::new();
-        for key in &request.keys {
-            let seq: i64 = key
-                .parse()
-                .map_err(|_| bad("bad_body", "a key is none that a page gave".to_owned()))?;
-            letters.push((key.clone(), self.letter(seq, until).await?));
-        }
-        for id in &request.ids {
-            let named = self.queue.letters_named(id, REPLAYS_MAX, until).await?;
-            // A beginning would be a filter, and nobody has seen what it picks.
-            let named = named
-                .into_iter()
-                .filter(|found| found.letter.envelope.message_id == *id);
-            letters.extend(named.map(|found| (found.seq.to_string(), Some(found))));
-        }
-        let mut results = Vec::with_capacity(letters.len());
-        for (key, letter) in letters {
-            results.push(match letter {
-                None => Replayed::gone(key),
-                Some(found) => {
-                    let fate = self.replay_one(&found, request.force, until).await;
-                    Replayed::new(key, &found.letter, fate)
-                }
+        let mut results = Vec::with_capacity(request.keys.len());
+        let mut predictor = Predictor::new(&self.ledger, Form::Standalone, None);
+        for key in request.keys {
+            // One letter after the other: each may be as large as the largest body.
+            if let Some(found) = letter(&self.queue, seq_of(&key)?, until).await? {
+                predictor.push(results.len(), &found.letter);
+            }
+            results.push(Predicted {
+                key,
+                prediction: None,
             });
         }
-        Ok(ApiResponse::json(StatusCode::OK, &ReplayAnswer { results }))
-    }
-
-    async fn letter(&self, seq: i64, until: Instant) -> Result<Option<Numbered>, JournalError> {
-        let page = self.queue.letters(seq.saturating_sub(1), 1, until).await?;
-        Ok(page.letters.into_iter().next().filter(|found| found.seq == seq))
+        for (place, forecast) in predictor.flush().await {
+            results[place].prediction = Some(forecast);
+        }
+        Ok(ApiResponse::json(StatusCode::OK, &PredictAnswer { results }))
     }
 }
 
-impl Desk {
-    async fn replay_one(&self, found: &Numbered, force: bool, until: Instant) -> Fate {
-        let Numbered { seq, letter } = found;
-        if letter.envelope.replay >= REPLAY_COUNT_MAX && !force {
-            return Fate::Refused;
-        }
-        let moved = match letter.origin {
-            Origin::Event => {
-                let moved = self.queue.replay_letter(*seq, until).await;
-                moved.map(|moved| (moved, Fate::Replayed))
-            }
-            // There is no queue of commands here: one that died in such a queue elsewhere is owed, too.
-            Origin::Command | Origin::Callback => match owe_again(&self.ledger, letter).await {
-                // The letter goes last: cut off in between, the command is owed twice, under one identity.
-                Ok(fate) => {
-                    let dropped = self.queue.drop_letter(*seq, until).await;
-                    dropped.map(|dropped| (dropped, fate))
-                }
-                Err(why) => return Fate::Kept(why),
-            },
-        };
-        match moved {
-            Ok((true, fate)) => fate,
-            Ok((false, _)) => Fate::Gone,
-            Err(error) => Fate::Kept(chain(&error)),
-        }
-    }
+/// The letter of that number; nothing when it is gone.
+pub(super) async fn letter(
+    queue: &Queue,
+    seq: i64,
+    until: Instant,
+) -> Result<Option<Numbered>, JournalError> {
+    let page = queue.letters(seq.saturating_sub(1), 1, until).await?;
+    Ok(page.letters.into_iter().next().filter(|found| found.seq == seq))
 }
 
-fn deadline() -> Instant {
+pub(super) fn seq_of(key: &str) -> Result<i64, Refused> {
+    let read = key.parse();
+    read.map_err(|_| bad("bad_body", "a key is none that a page gave".to_owned()))
+}
+
+pub(super) fn deadline() -> Instant {
     Instant::now() + CALL_MAX
 }
 
@@ -233,6 +226,8 @@ impl Query {
                 "limit" => read.limit = Some(usize::try_from(number()?).unwrap_or(0)),
                 "cursor" => read.cursor = Some(number()?),
                 "until" => read.until = Some(number()?),
+                "text" => read.text = Some(decoded(value)?),
+                "full" => read.full = matches!(value, "true" | "1"),
                 _ => read.body = matches!(value, "true" | "1"),
             }
         }
@@ -256,7 +251,7 @@ fn decoded(text: &str) -> Result<String, Refused> {
         .map_err(|_| bad("bad_encoding", "what is percent-encoded is not UTF-8".to_owned()))
 }
 
-fn bad(code: &'static str, text: String) -> Refused {
+pub(super) fn bad(code: &'static str, text: String) -> Refused {
     Refused::Request(StatusCode::BAD_REQUEST, code, text)
 }
 

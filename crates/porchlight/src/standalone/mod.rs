@@ -4,6 +4,7 @@
 
 mod api;
 mod args;
+mod changes;
 mod metrics;
 mod process;
 mod settings;

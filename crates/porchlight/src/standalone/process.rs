@@ -132,7 +132,10 @@ impl Standalone {
             pages: vec![edge.outages()],
             api: Some(super::api::with_own_calls(&journal, worker.api())),
             token: admin_token,
-            limits: AdminLimits::default(),
+            limits: AdminLimits {
+                body_bytes_max: super::api::BODY_BYTES_MAX,
+                ..AdminLimits::default()
+            },
         };
         Ok(Self {
             public,
