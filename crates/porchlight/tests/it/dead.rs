@@ -197,6 +197,21 @@ async fn a_replay_without_yes_changes_nothing_and_with_yes_moves_what_is_meant()
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
+    let (begin, end) = (&lines[0], &lines[lines.len() - 1]);
+    assert_eq!(
+        (&begin["action"], &begin["step"], &end["step"]),
+        (&"replay".into(), &"begin".into(), &"end".into())
+    );
+    assert_eq!(
+        begin["about"]["filter"],
+        serde_json::json!({ "reason": ["no_device"] })
+    );
+    assert!(
+        begin["by"]["uid"].is_u64() && begin["by"]["host"].is_string(),
+        "{begin}"
+    );
+    assert_eq!(end["outcome"]["replayed"], 4);
+    let lines: Vec<_> = lines.iter().filter(|line| line.get("fate").is_some()).collect();
     let fates: Vec<_> = lines.iter().map(|line| line["fate"].as_str().unwrap()).collect();
     assert_eq!(
         fates.iter().filter(|fate| **fate == "replayed").count(),
@@ -212,7 +227,8 @@ async fn a_replay_without_yes_changes_nothing_and_with_yes_moves_what_is_meant()
     let forced = [&arguments[..], &["--yes", "--force"]].concat();
     let ran = run(&forced, &broker.variables()).await.expect(0);
     assert_eq!(ran.json()["replayed"], 1);
-    let line: serde_json::Value = serde_json::from_str(&ran.stderr).unwrap();
+    let line = ran.stderr.lines().nth(1).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!((&line["fate"], &line["replays"]), (&"replayed".into(), &4.into()));
 }
 

@@ -287,8 +287,8 @@ async fn workers_that_run_are_told_of() {
 }
 
 #[tokio::test]
-async fn more_letters_than_can_be_looked_at_are_not_exported_in_part() {
-    const LETTERS: usize = 10_001;
+async fn more_letters_than_are_held_at_once_are_all_carried_and_all_known_again() {
+    const LETTERS: usize = 1_234;
     let (servers, dir) = (Servers::start().await, Dir::new());
     let publisher = Publisher::start(
         PublisherConfig::new(servers.urls(), "test"),
@@ -311,20 +311,11 @@ async fn more_letters_than_can_be_looked_at_are_not_exported_in_part() {
         let some = (from..from + 100).take_while(|number| *number < LETTERS as i64);
         futures_util::future::join_all(some.map(bury)).await;
     }
-    let refused = export(&servers.flags(), &dir.file(), &[]).await.expect(1);
-    assert!(refused.stderr.contains("10001 dead letters"), "{refused:?}");
-    assert_eq!(std::fs::read_dir(dir.folder.path()).unwrap().count(), 0);
-
-    // Nor are letters brought where it cannot be seen which of them are there.
-    let from = Dir::new();
-    from.with(live).await;
-    export(&from.flags(), &from.file(), &[]).await.expect(0);
-    let refused = import(&servers.flags(), &from.file(), &["--yes"]).await.expect(1);
-    assert!(refused.stderr.contains("--without-letters"), "{refused:?}");
-    assert_eq!(shown(&servers.ledger()).await["devices"], json!([]));
-    import(&servers.flags(), &from.file(), &["--yes", "--without-letters"])
+    export(&servers.flags(), &dir.file(), &[]).await.expect(0);
+    let known = import(&servers.flags(), &dir.file(), &["--yes", "--json"])
         .await
         .expect(0);
+    assert_eq!(known.json()["letters_known"], LETTERS, "{known:?}");
     assert_eq!(servers.ready("porchlight.dead").await, LETTERS as u64);
     publisher.close(PATIENCE).await;
 }

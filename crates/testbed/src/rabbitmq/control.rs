@@ -145,7 +145,8 @@ impl RabbitMq {
     /// # Errors
     /// [`ControlError`].
     pub async fn queues(&self, vhost: &str) -> Result<Vec<QueueState>, ControlError> {
-        // A quorum queue answers only as the leader: right after a start its copy may still lag behind its log.
+        // A quorum queue answers only as the leader: right after a start its copy may still lag behind its log. A queue of
+        // one connection goes with it, while it is asked.
         let expression = format!(
             "lists:map(fun(Q) -> \
                {{resource, _, queue, Name}} = amqqueue:get_name(Q), \
@@ -160,7 +161,7 @@ impl RabbitMq {
                    {{R, U}} \
                end, \
                io_lib:format(\"~b ~b ~b ~ts~n\", [Ready, Unacked, length(rabbit_amqqueue:consumers(Q)), Name]) \
-             end, rabbit_amqqueue:list({}))",
+             end, [Q || Q <- rabbit_amqqueue:list({}), amqqueue:get_exclusive_owner(Q) =:= none])",
             binary(vhost)
         );
         let listing = self.eval(&expression).await?;
