@@ -10,6 +10,7 @@ mod manifests;
 mod metrics;
 mod oracle;
 mod outage;
+mod outage_clock;
 mod shutdown;
 mod site;
 mod spool;

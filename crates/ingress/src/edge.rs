@@ -69,6 +69,7 @@ impl Edge {
         let book = Book::within(settings.health.book_dir.as_deref());
         if let Some(before) = book.read() {
             watched.outages.restore(before.outages);
+            watched.key_health.remember(before.keys);
         }
         tokio::spawn(
             ended

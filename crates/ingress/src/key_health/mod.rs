@@ -6,6 +6,7 @@
 
 pub(crate) mod breaker;
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,7 @@ use crate::keys::ActiveKeys;
 use crate::moment::{Moment, Timekeeper};
 use crate::outage::page::{DiagnosisFacts, KeyFacts, RejectedFacts};
 use crate::outage::words;
-use breaker::{BreakerRules, KeyBreaker};
+use breaker::{BreakerRules, KeyBreaker, Rejected};
 
 /// Refused signatures that are looked into: so many at once, and one more each [`LOOKS_EVERY_MS`]. One costs some
 /// milliseconds at most, so that strangers cannot make much work of it.
@@ -27,6 +28,8 @@ const LOOKS_MAX: i64 = 5;
 const LOOKS_EVERY_MS: i64 = 5_000;
 /// Of a body this much goes into what tells requests from each other, in bytes.
 const TOLD_APART_BYTES: usize = 4 * 1024;
+/// Times that the breaker was open that are remembered.
+const RESTORED_MAX: usize = 16;
 /// Before the first match.
 const NEVER: i64 = i64::MIN;
 
@@ -51,6 +54,8 @@ struct State {
     breaker: KeyBreaker,
     looks: Looks,
     found: Option<(Finding, Moment)>,
+    /// What was rejected before and while the breaker was open, each time; the newest first.
+    restored: VecDeque<RejectedFacts>,
 }
 
 /// What is left of the looks into refused signatures.
@@ -74,6 +79,7 @@ impl KeyHealth {
                 refilled_ms: 0,
             },
             found: None,
+            restored: VecDeque::new(),
         };
         Self {
             may_open,
@@ -106,7 +112,13 @@ impl KeyHealth {
             self.in_doubt.store(false, Relaxed);
             self.metrics.key_breaker_open.set(0);
             state.found = None;
-            state.breaker.matched()
+            let closed = state.breaker.matched();
+            if let Some((_, rejected)) = closed {
+                // What was answered 401 is lost unless somebody asks for it, and the match does not bring it back.
+                state.restored.push_front(facts_of(rejected));
+                state.restored.truncate(RESTORED_MAX);
+            }
+            closed
         };
         if let Some((since, rejected)) = closed {
             let lasted = words(self.time.now().since(since));
@@ -220,12 +232,8 @@ impl KeyHealth {
             breaker: breaker.to_owned(),
             open_since_ms: open_since.map(|moment| moment.wall_ms),
             last_match_at_ms: (matched > 0).then_some(matched * 1_000),
-            rejected: state.breaker.rejected().map(|rejected| RejectedFacts {
-                count: rejected.count,
-                answers_401: rejected.refused,
-                first_at_ms: rejected.first.wall_ms,
-                last_at_ms: rejected.last.wall_ms,
-            }),
+            rejected: state.breaker.rejected().map(facts_of),
+            restored: state.restored.iter().cloned().collect(),
             diagnosis: state.found.as_ref().map(|(finding, at)| DiagnosisFacts {
                 code: finding.diagnosis.code().to_owned(),
                 key: finding.key.clone(),
@@ -235,8 +243,25 @@ impl KeyHealth {
         }
     }
 
+    /// What an earlier process wrote down.
+    pub(crate) fn remember(&self, keys: KeyFacts) {
+        // A breaker that was open when it ended is closed now; what it refused is lost all the same.
+        let open = keys.rejected.filter(|_| keys.open_since_ms.is_some());
+        let all = open.into_iter().chain(keys.restored).take(RESTORED_MAX);
+        self.state().restored = all.collect();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn facts_of(rejected: Rejected) -> RejectedFacts {
+    RejectedFacts {
+        count: rejected.count,
+        answers_401: rejected.refused,
+        first_at_ms: rejected.first.wall_ms,
+        last_at_ms: rejected.last.wall_ms,
     }
 }
 
@@ -305,7 +330,15 @@ mod tests {
         assert_eq!(health.metrics.key_breaker_open.get(), 0);
         assert_eq!(health.metrics.last_match.get(), 1_771_025_567);
         assert!(health.readiness_note().is_none());
-        assert_eq!(health.facts().breaker, "closed");
+        let facts = health.facts();
+        assert_eq!(facts.breaker, "closed");
+        assert_eq!(
+            facts.restored[0].answers_401, 9,
+            "they are lost unless Ring is asked"
+        );
+        let after = self::health(true);
+        after.remember(facts.clone());
+        assert_eq!(after.facts().restored, facts.restored);
     }
 
     #[test]

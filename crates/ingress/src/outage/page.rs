@@ -65,6 +65,8 @@ pub struct KeyFacts {
     pub rejected: Option<RejectedFacts>,
     /// Why one of these was refused although its digest is right.
     pub diagnosis: Option<DiagnosisFacts>,
+    /// What was rejected each time that the breaker opened and a signature then matched again; the newest first.
+    pub restored: Vec<RejectedFacts>,
 }
 
 /// Requests with a well-formed signature that no key matched.

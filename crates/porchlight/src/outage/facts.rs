@@ -63,6 +63,12 @@ impl Facts {
                     causes: outage.causes,
                 }));
             let is_open = page.keys.breaker == "open";
+            // Long ago nobody keeps them any more, as far as is known.
+            let recent = |refused: &RejectedFacts| refused.last_at_ms > now_ms - KEPT_MS;
+            let restored = page.keys.restored.into_iter();
+            facts
+                .refused
+                .extend(restored.filter(|refused| refused.answers_401 > 0 && recent(refused)));
             facts.refused.extend(
                 page.keys
                     .rejected

@@ -127,8 +127,9 @@ fn put_refused(text: &mut String, facts: &Facts) {
     for refused in &facts.refused {
         let _ = writeln!(
             text,
-            "From {} until {} it answered 401 to {} requests, because our signing key was wrong. A 401 was a mistake of \
-             ours; if you can send those events again, too, please do.\n",
+            "From {} until {} it answered 401 to {} requests,\n\
+             because our signing key was wrong. That was a mistake of ours; if you can send those events\n\
+             again, too, please do.\n",
             shown(refused.first_at_ms),
             shown(refused.last_at_ms),
             refused.answers_401

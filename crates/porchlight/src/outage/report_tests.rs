@@ -202,6 +202,17 @@ fn requests_that_were_answered_401_for_a_wrong_key_are_asked_for() {
     let open = report(vec![with("open")], None, now);
     assert_eq!(open.verdict(), Verdict::Ask);
     assert!(open.letter.unwrap().contains("it answered 401 to 12 requests"));
+    let closed_again = |now_ms| {
+        let mut page = with("closed");
+        page.keys.restored.extend(page.keys.rejected.take());
+        report(vec![page], None, now_ms).verdict()
+    };
+    assert_eq!(
+        closed_again(now),
+        Verdict::Ask,
+        "a match does not bring them back"
+    );
+    assert_eq!(closed_again(now + 72 * HOUR), Verdict::Nothing);
 }
 
 #[test]
