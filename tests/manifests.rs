@@ -4,6 +4,7 @@
 //! cluster is needed or started.
 
 mod daemons;
+mod pages;
 mod schemas;
 mod servers;
 mod traffic;

@@ -8,6 +8,7 @@ JSON, because that is what the tests read.
   manifests.py check          reads documents from standard input, prints every problem
 """
 
+import functools
 import json
 import subprocess
 import sys
@@ -113,7 +114,10 @@ def problems_of(document):
 
 def check(documents):
     import kubernetes_validate
+    import kubernetes_validate.utils as utils
 
+    # It would read a megabyte for each document.
+    utils.schema_contents = functools.cache(utils.schema_contents)
     for document in documents:
         name = f"{document.get('kind')}/{document.get('metadata', {}).get('name')}"
         try:

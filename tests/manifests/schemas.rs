@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{build, list, manifests_py, named, none, notices, place, production, root, text};
+use super::{build, list, manifests_py, named, none, place, production, root, text};
 
 fn schema_problems(documents: &[Value]) -> Vec<String> {
     let problems = manifests_py(&["check"], &Value::from(documents.to_vec()).to_string());
@@ -95,32 +95,37 @@ fn a_field_that_nobody_knows_is_a_problem_in_every_kind() {
 
 #[test]
 fn a_value_of_the_wrong_kind_or_an_unknown_word_is_a_problem() {
-    notices(
-        production(),
-        schema_problems,
-        &[
-            ("replicas", &|all| {
-                *place(all, "RabbitmqCluster", "porchlight-rabbitmq", "/spec/replicas") = json!("three");
-            }),
-            ("maxReplicaCount", &|all| {
-                *place(all, "ScaledObject", "porchlight-worker", "/spec/maxReplicaCount") = json!("many");
-            }),
-            ("scaleTargetRef", &|all| {
-                place(all, "ScaledObject", "porchlight-worker", "/spec")
-                    .as_object_mut()
-                    .unwrap()
-                    .remove("scaleTargetRef");
-            }),
-            ("podMetricsEndpoints", &|all| {
-                *place(all, "PodMonitor", "porchlight", "/spec/podMetricsEndpoints") = json!({});
-            }),
-            ("containerPort", &|all| {
-                let port = "/spec/template/spec/containers/0/ports/0/containerPort";
-                *place(all, "Deployment", "porchlight-worker", port) = json!("admin");
-            }),
-            ("has no ScaledThing", &|all| {
-                *place(all, "ScaledObject", "porchlight-worker", "/kind") = json!("ScaledThing");
-            }),
-        ],
-    );
+    let mut all = production().to_vec();
+    *place(
+        &mut all,
+        "RabbitmqCluster",
+        "porchlight-rabbitmq",
+        "/spec/replicas",
+    ) = json!("three");
+    *place(&mut all, "PodMonitor", "porchlight", "/spec/podMetricsEndpoints") = json!({});
+    let port = "/spec/template/spec/containers/0/ports/0/containerPort";
+    *place(&mut all, "Deployment", "porchlight-worker", port) = json!("admin");
+    *place(
+        &mut all,
+        "ScaledObject",
+        "porchlight-worker",
+        "/spec/maxReplicaCount",
+    ) = json!("many");
+    place(&mut all, "ScaledObject", "porchlight-ingress", "/spec")
+        .as_object_mut()
+        .unwrap()
+        .remove("scaleTargetRef");
+    *place(&mut all, "TriggerAuthentication", "porchlight-rabbitmq", "/kind") = json!("ScaledThing");
+    let problems = schema_problems(&all);
+    for words in [
+        "replicas",
+        "podMetricsEndpoints",
+        "containerPort",
+        "maxReplicaCount",
+        "scaleTargetRef",
+        "has no ScaledThing",
+    ] {
+        let found = problems.iter().any(|problem| problem.contains(words));
+        assert!(found, "{words} is not among {problems:?}");
+    }
 }

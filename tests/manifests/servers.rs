@@ -69,7 +69,10 @@ fn part(definitions: &Value, part: &str) -> BTreeMap<String, Value> {
             let fields = entry.as_object_mut().unwrap();
             fields.remove("vhost");
             // A queue's type is told twice where it is exported.
-            if fields.get("type") == Some(&fields["arguments"]["x-queue-type"]) {
+            let told_twice = fields
+                .get("arguments")
+                .is_some_and(|arguments| fields.get("type") == Some(&arguments["x-queue-type"]));
+            if told_twice {
                 fields.remove("type");
             }
             let key = |name| text(&entry[name]).to_owned();
