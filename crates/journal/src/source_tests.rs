@@ -419,6 +419,7 @@ async fn dead_letters_are_read_replayed_and_dropped() {
         id: "a command",
         key: "resume.clip",
         body: b"{}",
+        traceparent: None,
     };
     queue.bury_command(command, NOTE, limits()).await.unwrap();
     let until = Instant::now() + LONG;
