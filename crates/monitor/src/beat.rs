@@ -7,6 +7,10 @@ use std::time::Duration;
 /// After a failure the next look comes no later than this: whoever waits for a server to return wants to see it.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// The first look comes no later than this after the start, and not at once: on a fresh broker the queues are only just
+/// being declared, and each question for one that is missing costs a channel and a line in its log.
+const FIRST_MAX: Duration = Duration::from_secs(1);
+
 /// The pauses between readings.
 #[derive(Debug, Clone, Copy)]
 pub struct Beat {
@@ -18,6 +22,14 @@ impl Beat {
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self { interval }
+    }
+
+    /// Waits for the first reading.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn first(self) {
+        tokio::time::sleep(self.interval.min(FIRST_MAX)).await;
     }
 
     /// Waits for the next reading. `good` says how the last one went. A tenth more or less at random keeps a fleet

@@ -101,14 +101,12 @@ impl QueueWatch {
     }
 
     async fn read_for_ever(&mut self) {
+        self.beat.first().await;
         loop {
             let reading = self.read().await;
-            let whole = match &reading {
-                Reading::Read(rows) => rows.iter().all(|row| row.exists),
-                _ => false,
-            };
+            let good = matches!(reading, Reading::Read(_));
             self.shown.set(reading);
-            self.beat.pause(whole).await;
+            self.beat.pause(good).await;
         }
     }
 
@@ -182,8 +180,14 @@ impl Told {
 
 /// An error with everything that is behind it.
 fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut line = error.to_string();
+    for cause in std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string) {
+        // Some errors say again what is behind them.
+        if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 impl Row {
