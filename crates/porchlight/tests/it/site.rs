@@ -11,7 +11,7 @@ use porchlight_broker::{BrokerUrls, Publisher, PublisherConfig};
 use porchlight_device::{Command, News, Registration};
 use porchlight_event::queue::{DeathNote, QueueState};
 use porchlight_event::sample::Sample;
-use porchlight_event::{Envelope, RingEvent};
+use porchlight_event::{Envelope, RingEvent, TraceParent};
 use porchlight_journal::{Journal, JournalConfig, LedgerConfig, Role};
 use porchlight_ledger::Ledger;
 use porchlight_queue::{CommandLetter, Deadlines, Queue};
@@ -161,7 +161,7 @@ impl Site {
             action: command.action.code(),
             kind: &command.kind,
             body: &command.body(),
-            traceparent: None,
+            traceparent: command.cause.traceparent.as_ref().map(TraceParent::as_str),
         };
         let note = note("receiver_failed");
         self.queue
@@ -173,7 +173,8 @@ impl Site {
     /// Tells the ledger of an event, past the queue; the commands that are owed then.
     pub(crate) async fn apply(&self, kind: &str, device: &str, timestamp_ms: i64) -> Vec<Command> {
         let event = RingEvent::parse(&event(kind, device, timestamp_ms)).unwrap();
-        let news = News::new(&event, timestamp_ms).unwrap();
+        let mut news = News::new(&event, timestamp_ms).unwrap();
+        news.traceparent = trace();
         let mut decided = self.ledger.apply_batch(0, &[news], now_ms()).await;
         decided.pop().unwrap().unwrap().commands
     }
@@ -231,6 +232,11 @@ fn note(reason: &str) -> DeathNote<'_> {
         detail: "a test wants it so",
         at_ms: DIED_AT_MS,
     }
+}
+
+/// The trace that every event is a part of.
+pub(crate) fn trace() -> Option<TraceParent> {
+    TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 }
 
 /// The body of an event.
