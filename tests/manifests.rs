@@ -212,13 +212,12 @@ fn none(problems: &[String]) {
     );
 }
 
+/// Makes documents wrong.
+type Spoil<'f> = &'f dyn Fn(&mut Vec<Value>);
+
 /// A rule, and ways to break it: each must make the rule name at least one problem that holds the given words.
 #[track_caller]
-fn notices(
-    documents: &[Value],
-    rule: impl Fn(&[Value]) -> Vec<String>,
-    wrong: &[(&str, &dyn Fn(&mut Vec<Value>))],
-) {
+fn notices(documents: &[Value], rule: impl Fn(&[Value]) -> Vec<String>, wrong: &[(&str, Spoil<'_>)]) {
     for (words, spoil) in wrong {
         let mut spoiled = documents.to_vec();
         spoil(&mut spoiled);
