@@ -118,7 +118,8 @@ const OWNERS: [(&str, &[&str]); 11] = [
     ("tracing-subscriber", &["porchlight-service"]),
     ("opentelemetry", &["porchlight-service"]),
     ("opentelemetry_sdk", &["porchlight-service"]),
-    ("opentelemetry-proto", &["porchlight-service"]),
+    // The testbed reads what was exported.
+    ("opentelemetry-proto", &["porchlight-service", "porchlight-testbed"]),
     ("hmac", &["porchlight-event"]),
     // The device crate derives command ids; the store's keys are hashes of ids that may be of any length; the tool seals
     // an export.
