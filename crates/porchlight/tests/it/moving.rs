@@ -312,9 +312,7 @@ async fn more_letters_than_are_held_at_once_are_all_carried_and_all_known_again(
         futures_util::future::join_all(some.map(bury)).await;
     }
     export(&servers.flags(), &dir.file(), &[]).await.expect(0);
-    let known = import(&servers.flags(), &dir.file(), &["--yes", "--json"])
-        .await
-        .expect(0);
+    let known = import(&servers.flags(), &dir.file(), &["--yes"]).await.expect(0);
     assert_eq!(known.json()["letters_known"], LETTERS, "{known:?}");
     assert_eq!(servers.ready("porchlight.dead").await, LETTERS as u64);
     publisher.close(PATIENCE).await;
