@@ -5,6 +5,9 @@
 
 mod beside;
 mod dead;
+mod dead_file;
+mod dead_kills;
+mod dead_pages;
 mod demo;
 mod ends;
 mod forms;
