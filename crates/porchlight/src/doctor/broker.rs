@@ -28,6 +28,8 @@ pub(super) struct Seen {
     pub(super) findings: Vec<Finding>,
     /// The first address that answered told its version.
     pub(super) version: Option<ServerVersion>,
+    /// And its virtual host.
+    pub(super) vhost: Option<String>,
     /// Queues that do not say by themselves that they have no delivery limit, on a broker that gives them one.
     pub(super) limited: Vec<&'static str>,
 }
@@ -45,7 +47,7 @@ pub(super) async fn check(urls: &BrokerUrls) -> Seen {
                     "broker.reach",
                     format!("RabbitMQ answers at {alone}"),
                 ));
-                connected.get_or_insert((link, alone.clone()));
+                connected.get_or_insert((link, alone.clone(), endpoint.user.clone()));
             }
             Err(error) => away.push((endpoint, error)),
         }
@@ -56,7 +58,7 @@ pub(super) async fn check(urls: &BrokerUrls) -> Seen {
         .iter()
         .map(|(endpoint, error)| unreachable(endpoint, error, others));
     seen.findings.extend(unreachable);
-    let Some((link, alone)) = connected else {
+    let Some((link, alone, user)) = connected else {
         return seen;
     };
     seen.version = Some(link.server_version().clone());
@@ -68,12 +70,10 @@ pub(super) async fn check(urls: &BrokerUrls) -> Seen {
         seen.findings.push(lost("no answer in time"));
     }
     link.close().await;
-    let user = addresses
-        .first()
-        .map_or("guest", |(_, endpoint)| endpoint.user.as_str());
     for finding in &mut seen.findings {
-        finding.fill(&[("VHOST", urls.vhost()), ("USER", user)]);
+        finding.fill(&[("VHOST", alone.vhost()), ("USER", &user)]);
     }
+    seen.vhost = Some(alone.vhost().to_owned());
     seen
 }
 

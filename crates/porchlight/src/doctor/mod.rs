@@ -180,7 +180,7 @@ async fn rabbitmq(
     };
     let seen = broker::check(&amqp).await;
     let context = management::Context {
-        vhost: amqp.vhost().to_owned(),
+        vhost: seen.vhost.unwrap_or_else(|| amqp.vhost().to_owned()),
         major: seen.version.as_ref().map_or(0, |version| version.major),
         limited: seen.limited,
     };
@@ -266,4 +266,52 @@ fn variable(name: &str) -> Option<String> {
 fn is_local(host: &str) -> bool {
     let address = host.parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    const PARTS: [&str; 11] = [
+        "broker",
+        "callback",
+        "certificate",
+        "clock",
+        "daemon",
+        "data",
+        "keys",
+        "place",
+        "public",
+        "redis",
+        "settings",
+    ];
+
+    /// The words of a text that are names of checks, between these marks.
+    fn names(text: &str, mark: char) -> BTreeSet<String> {
+        let is_name = |word: &&str| {
+            let known = word.split_once('.').filter(|(part, _)| PARTS.contains(part));
+            known.is_some_and(|(_, rest)| {
+                !rest.is_empty() && rest.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+            })
+        };
+        text.split(mark).filter(is_name).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_operators_page_lists_every_check_and_no_other() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctor");
+        let files = std::fs::read_dir(root).unwrap().map(|file| file.unwrap().path());
+        let code: BTreeSet<String> = files
+            .flat_map(|path| names(&std::fs::read_to_string(path).unwrap(), '"'))
+            .collect();
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/OPERATING.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let (_, page) = page.split_once("## Checks of the doctor").unwrap();
+        let page = page.split("\n## ").next().unwrap();
+        // Rows alone: what is said around them may name other things.
+        let rows: String = page.lines().filter(|line| line.starts_with('|')).collect();
+        assert_eq!(names(&rows, '`'), code);
+        assert!(code.len() > 40);
+    }
 }
