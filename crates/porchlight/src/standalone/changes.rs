@@ -3,8 +3,8 @@
 //! Each letter is one commit of its own, decided by the same code as for the operator's tool beside the daemon.
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::{self, FuturesUnordered};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use porchlight_event::queue::DeadLetter;
 use porchlight_event::replay::{Action, ReplayOptions};
 use porchlight_journal::{Limits, Numbered, Queue};
@@ -78,8 +78,7 @@ impl Changes {
             let asked = (key, letter(&self.queue, seq, until).await?);
             Ok::<_, Refused>(self.work_on(asked, &options, until).await)
         });
-        let results: Vec<_> = results.buffered(AT_ONCE).collect().await;
-        let results = results.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let results: Vec<_> = results.buffered(AT_ONCE).try_collect().await?;
         if action == Action::Drop {
             let dropped = results
                 .iter()
