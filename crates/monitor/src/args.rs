@@ -45,8 +45,8 @@ impl WatchArgs {
 /// Flags of what only RabbitMQ has.
 #[derive(Debug, Group)]
 pub struct ManagementArgs {
-    /// Optional: RabbitMQ's management API, for what AMQP does not tell: messages in hand and bytes of each queue
-    /// [http://user:password@host:15672; the user needs the tag monitoring]
+    /// Optional: RabbitMQ's management API, such as `http://user:password@host:15672`, for what AMQP does not tell:
+    /// messages in hand and bytes of each queue. The user needs the tag monitoring
     #[arg(
         long,
         env = "PORCHLIGHT_MANAGEMENT_URL",

@@ -42,7 +42,11 @@ async fn readiness_tells_every_reason_and_every_note() {
     assert_eq!(readiness(other.clone()).status(), 200);
     let answer = readiness(one.merge(other));
     assert_eq!(answer.status(), 503);
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let body = Limited::new(answer.into_body(), 4096)
+        .collect()
+        .await
+        .unwrap()
+        .to_bytes();
     assert_eq!(
         body,
         &br#"{"status":"not_ready","reasons":[{"code":"broker","message":"no connection"}],"notes":[{"code":"spooling","message":"2 wait","events":2}]}"#[..]
