@@ -216,6 +216,8 @@ async fn commands_come_as_json_lines_and_the_control_api_is_there() {
     let forget = "/v1/devices/d/operations/nightly";
     assert_eq!(alone.api("DELETE", forget, &Value::Null).await.status, 204);
     assert_eq!(alone.api("DELETE", forget, &Value::Null).await.status, 404);
+    assert_eq!(alone.api("GET", "/v1/dead", &Value::Null).await.status, 200);
+    assert_eq!(alone.api("GET", "/v1/dead/", &Value::Null).await.status, 404);
     assert_eq!(http::get(alone.admin, "/v1/devices/d").await.unwrap().status, 401);
 }
 
