@@ -72,7 +72,7 @@ pub(super) async fn served(
     let tls = match connector(target, ca_file) {
         Ok(Some(tls)) => tls,
         Ok(None) => return Vec::new(),
-        Err(error) => return vec![Finding::error(id, chain(&error))],
+        Err(error) => return vec![Finding::error(id, chain(&error)).mend("SSL_CERT_FILE=/path/to/ca.pem")],
     };
     let handshake = async {
         let stream = TcpStream::connect((target.host(), target.port())).await?;

@@ -154,7 +154,7 @@ impl Report {
     /// Puts the gravest first, and counts.
     pub(super) fn new(place: String, mut findings: Vec<Finding>) -> Self {
         // Stable, so that what belongs together stays together.
-        findings.sort_by(|left, right| right.severity.cmp(&left.severity));
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let count = |severity| {
             let same = findings.iter().filter(|finding| finding.severity == severity);
             same.count()

@@ -11,8 +11,10 @@ mod data;
 mod finding;
 mod keys;
 mod management;
+mod policies;
 mod redis;
 mod settings;
+mod together;
 mod web;
 
 use std::net::IpAddr;
@@ -176,10 +178,15 @@ async fn rabbitmq(
 ) -> Vec<Finding> {
     let amqp = match amqp {
         Ok(amqp) => amqp,
-        Err(failure) => return vec![Finding::error("broker.reach", failure.line())],
+        Err(failure) => {
+            return vec![
+                Finding::error("broker.reach", failure.line())
+                    .mend("correct PORCHLIGHT_AMQP_URL: amqp://USER:PASSWORD@HOST:5672/%2f"),
+            ];
+        }
     };
     let seen = broker::check(&amqp).await;
-    let context = management::Context {
+    let context = policies::Context {
         vhost: seen.vhost.unwrap_or_else(|| amqp.vhost().to_owned()),
         major: seen.version.as_ref().map_or(0, |version| version.major),
         limited: seen.limited,
@@ -204,7 +211,12 @@ async fn rabbitmq(
 async fn ledger(store: Result<Store, Failure>) -> Vec<Finding> {
     let store = match store {
         Ok(store) => store,
-        Err(failure) => return vec![Finding::error("redis.reach", failure.line())],
+        Err(failure) => {
+            return vec![
+                Finding::error("redis.reach", failure.line())
+                    .mend("correct PORCHLIGHT_REDIS_URL: redis://:PASSWORD@HOST:6379"),
+            ];
+        }
     };
     let mut findings = redis::check(&store).await;
     if let Some(target) = store

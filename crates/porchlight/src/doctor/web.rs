@@ -94,7 +94,10 @@ async fn one_receiver(receiver: &ReceiverSettings, ca_file: Option<&Path>) -> Ve
     let asked = match ask(target, "HEAD", target.path(), ca_file).await {
         Ok(asked) => asked,
         Err(why) => {
-            findings.push(Finding::error(id, format!("{whom}: {why}")));
+            findings.push(
+                Finding::error(id, format!("{whom}: {why}"))
+                    .mend("correct the certificates that are trusted: SSL_CERT_FILE"),
+            );
             return findings;
         }
     };
@@ -147,17 +150,21 @@ async fn one_admin(target: Arc<Target>) -> Vec<Finding> {
     let whom = format!("the daemon at {}", target.address());
     let asked = match ask(&target, "GET", "/readyz", None).await {
         Ok(asked) => asked,
-        Err(why) => return vec![Finding::error(id, format!("{whom}: {why}"))],
+        Err(why) => {
+            return vec![
+                Finding::error(id, format!("{whom}: {why}"))
+                    .mend("correct the certificates that are trusted: SSL_CERT_FILE"),
+            ];
+        }
     };
     let mut findings = vec![judge_ready(&whom, &asked.answer)];
     if let Ok(answer) = &asked.answer {
         let said: Option<Readiness> = serde_json::from_slice(&answer.body).ok();
         let notes = said.map(|said| said.notes).unwrap_or_default();
-        findings.extend(
-            notes
-                .into_iter()
-                .map(|note| Finding::warning("daemon.note", format!("{whom}: {}", note.message))),
-        );
+        findings.extend(notes.into_iter().map(|note| {
+            Finding::warning("daemon.note", format!("{whom}: {}", note.message))
+                .mend("porchlight status --ingress URL")
+        }));
     }
     findings.extend(asked.clock("clock.daemon", &whom));
     findings
@@ -206,7 +213,10 @@ pub(super) async fn public(target: Target) -> Vec<Finding> {
             findings.push(judge_public(&whom, target.path(), &asked.answer));
             findings.extend(asked.clock("clock.daemon", &whom));
         }
-        Err(why) => findings.push(Finding::error(id, format!("{whom}: {why}"))),
+        Err(why) => findings.push(
+            Finding::error(id, format!("{whom}: {why}"))
+                .mend("correct the certificates that are trusted: SSL_CERT_FILE"),
+        ),
     }
     findings
 }
