@@ -9,6 +9,7 @@ mod dead_file;
 mod dead_kills;
 mod dead_pages;
 mod demo;
+mod doctor;
 mod ends;
 mod forms;
 mod help;
