@@ -1,0 +1,145 @@
+//! `status --watch` where nobody looks at a terminal: a line for each look. What is drawn is tested beside the view.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+
+use porchlight_testbed::{RabbitMq, Redis, wait_for};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::site::{Form, PATIENCE, Site};
+use crate::tool::command;
+
+/// A watch that runs, and the lines that it says.
+struct Watch {
+    child: Child,
+    said: mpsc::UnboundedReceiver<String>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Watch {
+    fn lines(site: &[(&'static str, String)], more: &[&str]) -> Self {
+        let variables: Vec<_> = site.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let arguments = [&["status", "--watch", "--interval", "200ms"], more].concat();
+        let mut child = command(&arguments, &variables)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (say, said) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            stdout
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| say.send(line))
+        });
+        Self { child, said }
+    }
+
+    /// Waits until it has said something that fits; everything until then.
+    async fn until(&mut self, what: &str, fits: impl Fn(&str) -> bool) -> String {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let mut all = String::new();
+        loop {
+            match tokio::time::timeout_at(deadline, self.said.recv()).await {
+                Ok(Some(said)) => {
+                    all.push_str(&said);
+                    if fits(&said) || fits(&all) {
+                        return all;
+                    }
+                }
+                other => panic!("no {what}: {other:?}\n{all}"),
+            }
+        }
+    }
+
+    async fn ended(mut self) -> i32 {
+        let look = async || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status.code().unwrap_or(-1)),
+            other => Err(format!("{other:?}")),
+        };
+        wait_for("its end", PATIENCE, look).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn without_a_terminal_each_look_is_a_line_and_a_reader_that_leaves_ends_it() {
+    for form in Form::ALL {
+        let site = Site::start(form).await;
+        site.apply("device_online", "d", 1_000).await;
+        site.bury(1, "no_device", 0).await;
+        let mut watch = Watch::lines(&site.variables, &[]);
+        let line = watch.until("letter", |line| line.contains("dead 1")).await;
+        assert!(
+            line.contains("1 online") && line.contains("need"),
+            "{form:?} {line}"
+        );
+        let next = watch.until("second line", |line| line.contains("dead 1")).await;
+        assert_ne!(line, next, "{form:?}");
+        watch.said.close();
+        while watch.said.recv().await.is_some() {}
+        assert_eq!(watch.ended().await, 0, "{form:?}");
+    }
+}
+
+#[tokio::test]
+async fn with_json_each_look_is_a_document_on_one_line() {
+    let site = Site::start(Form::Directory).await;
+    let mut watch = Watch::lines(&site.variables, &["--json"]);
+    let line = watch.until("line", |line| line.ends_with('}')).await;
+    let look: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(look["standalone"]["state"]["running"], false, "{look}");
+    assert!(
+        look["attention"][0]
+            .as_str()
+            .unwrap()
+            .contains("no standalone runs"),
+        "{look}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_goes_away_and_comes_back_is_told_and_nothing_ends() {
+    let node = RabbitMq::shared().await;
+    let redis = Redis::start().await.unwrap();
+    let amqp = node.url_for_vhost(&node.vhost().await.unwrap());
+    let site = [
+        ("PORCHLIGHT_AMQP_URL", amqp),
+        ("PORCHLIGHT_REDIS_URL", redis.url()),
+    ];
+    let mut watch = Watch::lines(&site, &[]);
+    watch.until("ledger", |line| line.contains("0 owed")).await;
+    redis.kill();
+    let line = watch
+        .until("trouble", |line| line.contains("cannot see Redis"))
+        .await;
+    // The other server is still looked at.
+    assert!(line.contains("events missing"), "{line}");
+    redis.start_again().await.unwrap();
+    watch
+        .until("ledger again", |line| {
+            !line.contains("cannot see") && line.contains("0 owed")
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_interval_beyond_its_bounds_is_refused() {
+    let site = Site::start(Form::Directory).await;
+    for wrong in ["1ms", "2h"] {
+        let ran = site
+            .run(&["status", "--watch", "--interval", wrong])
+            .await
+            .expect(64);
+        assert!(ran.stderr.contains("--interval"), "{ran:?}");
+    }
+    site.run(&["status", "--interval", "5s"]).await.expect(64);
+    site.run(&["status", "--watch", "--check"]).await.expect(64);
+}
