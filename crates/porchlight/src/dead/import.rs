@@ -17,7 +17,7 @@ use crate::confirm::YesArgs;
 use crate::failure::Failure;
 use crate::moving::{FileError, Form};
 use crate::output::{Output, bar, date, plain};
-use crate::place::QueueArgs;
+use crate::place::{Place, QueueArgs};
 
 /// Takes dead letters in from a file that `dead export` or `export` wrote; without --yes it only says which.
 ///
@@ -71,7 +71,10 @@ struct Done {
 
 /// Imports, or says what would be imported.
 pub(crate) async fn run(args: ImportArgs, output: Output, stop: &CancellationToken) -> Result<(), Failure> {
-    let place = args.place.place()?;
+    let place = match args.place.place()? {
+        Place::Directory(directory) => Place::Directory(directory.with_its_bound().await?),
+        place => place,
+    };
     let look = FileLook::at(&args.file).map_err(|error| args.refused(&error))?;
     args.check(&look)?;
     let consent = args.yes.given();

@@ -13,6 +13,7 @@ use porchlight_journal::{Journal, JournalConfig, LedgerConfig, OpenError, Queue,
 use porchlight_ledger::Ledger;
 use porchlight_service::client::Target;
 use porchlight_store::Store;
+use tokio::time::Instant;
 
 use crate::control_api::ControlApi;
 use crate::failure::Failure;
@@ -24,6 +25,9 @@ use told::Told;
 pub(crate) const DATA_DIR: &str = "./porchlight-data";
 /// The one file of a journal.
 const JOURNAL_FILE: &str = "porchlight.db";
+
+/// For SQLite to answer one question.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// What a command stands on.
 pub(crate) enum Place {
@@ -280,6 +284,23 @@ impl Directory {
             path: path.to_owned(),
             journal,
         })
+    }
+
+    /// The same, with the bound that its daemon has set: for a command that puts much in.
+    pub(crate) async fn with_its_bound(self) -> Result<Self, Failure> {
+        let unread = |error| Failure::unavailable("the data directory").because(&error);
+        let look = self
+            .journal
+            .look(Instant::now() + LOOK_MAX)
+            .await
+            .map_err(unread)?;
+        self.journal.close(LOOK_MAX).await;
+        let config = JournalConfig {
+            bytes_max: look.bytes_max,
+            ..JournalConfig::new(&self.path)
+        };
+        let journal = Journal::open(config, Role::Tool).map_err(|error| refused(&self.path, &error))?;
+        Ok(Self { journal, ..self })
     }
 
     /// The directory of a journal that is open already.
