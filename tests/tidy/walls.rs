@@ -119,7 +119,10 @@ const OWNERS: [(&str, &[&str]); 11] = [
     ("opentelemetry", &["porchlight-service"]),
     ("opentelemetry_sdk", &["porchlight-service"]),
     // The testbed reads what was exported.
-    ("opentelemetry-proto", &["porchlight-service", "porchlight-testbed"]),
+    (
+        "opentelemetry-proto",
+        &["porchlight-service", "porchlight-testbed"],
+    ),
     ("hmac", &["porchlight-event"]),
     // The device crate derives command ids; the store's keys are hashes of ids that may be of any length; the tool seals
     // an export.
