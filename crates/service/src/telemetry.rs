@@ -15,6 +15,10 @@ use crate::settings::Checker;
 /// it whole, body and headers included.
 const CAPPED_TARGETS: [&str; 5] = ["lapin", "amq_protocol", "pinky_swear", "async_rs", "tcp_stream"];
 
+/// A target, and those that begin like it, that may log nothing: what closes a channel comes as an error to whoever uses it, and to look whether a queue
+/// is there costs a channel each time that it is not.
+const SILENT_TARGET: &str = "lapin::channel";
+
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// How to log.
@@ -92,11 +96,11 @@ fn parse_filter(text: &str) -> Result<EnvFilter, String> {
 
 fn cap() -> FilterFn {
     filter_fn(|metadata: &Metadata<'_>| {
+        let target = metadata.target();
         // Levels compare by verbosity: more than ERROR is WARN and below.
-        *metadata.level() <= Level::ERROR
-            || !CAPPED_TARGETS
-                .iter()
-                .any(|name| metadata.target().starts_with(name))
+        let is_error = *metadata.level() <= Level::ERROR;
+        let is_capped = CAPPED_TARGETS.iter().any(|name| target.starts_with(name));
+        (is_error || !is_capped) && !target.starts_with(SILENT_TARGET)
     })
 }
 
@@ -140,10 +144,14 @@ mod tests {
             let shown = logged(filter, || {
                 tracing::warn!(target: "lapin::channel", "returned the-body");
                 tracing::trace!(target: "amq_protocol_tcp", "the-body");
+                tracing::error!(target: "lapin::channel", "no such queue");
                 tracing::error!(target: "lapin::io_loop", "broken");
                 tracing::info!(target: "porchlight_broker", "hello");
             });
-            assert!(!shown.contains("the-body"), "{shown}");
+            assert!(
+                !shown.contains("the-body") && !shown.contains("no such queue"),
+                "{shown}"
+            );
             assert!(shown.contains("broken") && shown.contains("hello"), "{shown}");
         }
     }
