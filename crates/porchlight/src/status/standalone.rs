@@ -211,10 +211,13 @@ impl Queue {
     }
 }
 
-/// What the daemon wrote down of outages; of its keys that may be long ago.
+/// What the daemon wrote down of outages; of its keys that may be long ago. It writes nothing until there was one.
 fn outages_in(path: &std::path::Path) -> Option<OutagesPage> {
-    let text = std::fs::read(path.join(FILE_NAME)).ok()?;
-    let page: OutagesPage = serde_json::from_slice(&text).ok()?;
+    let page: OutagesPage = match std::fs::read(path.join(FILE_NAME)) {
+        Ok(text) => serde_json::from_slice(&text).ok()?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => OutagesPage::default(),
+        Err(_) => return None,
+    };
     let keys = KeyFacts {
         restored: page.keys.restored,
         ..KeyFacts::default()
