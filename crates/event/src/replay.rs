@@ -74,6 +74,8 @@ pub struct ReplaySummary {
     pub unwanted: usize,
     /// Letters refused because they were replayed too often.
     pub refused: usize,
+    /// Letters that hold no command which could be owed again; they are still there, and the others went on.
+    pub unusable: usize,
     /// Why it ended early; the letters not done are all still there.
     pub stopped_by: Option<StopReason>,
 }
@@ -104,6 +106,8 @@ pub enum Fate {
     Dropped,
     /// It was replayed too often; it is still there.
     Refused,
+    /// What it holds is no command that could be owed again, for this reason; it is still there, whoever tries.
+    Unusable(String),
     /// It is not known to be done, for this reason; it is still there.
     Kept(StopReason),
     /// Somebody else has dealt with the letter meanwhile.
@@ -140,6 +144,8 @@ pub enum Owing {
     Owed,
     /// Something newer has overtaken it; it must not be sent any more.
     Overtaken,
+    /// It is no command; the letter stays, and another try ends the same.
+    Unusable(String),
     /// It could not be said or stored; the letter stays.
     Failed(String),
 }
@@ -153,6 +159,7 @@ impl ReplaySummary {
             Fate::Overtaken => self.overtaken += 1,
             Fate::Dropped => self.dropped += 1,
             Fate::Refused => self.refused += 1,
+            Fate::Unusable(_) => self.unusable += 1,
             Fate::Kept(why) => drop(self.stopped_by.get_or_insert_with(|| why.clone())),
             Fate::Gone => {}
         }

@@ -92,7 +92,7 @@ pub async fn work_on_row<Owed: Future<Output = Owing>>(
         (Action::Replay, Origin::Event) => (queue.replay_letter(seq, until).await, Fate::Replayed),
         // There is no queue of commands here; what was brought from one is owed to the receiver of this place.
         (Action::Replay, Origin::Command | Origin::Callback) => match owe(row.letter, owe_again).await {
-            fate @ Fate::Kept(_) => return fate,
+            fate @ (Fate::Kept(_) | Fate::Unusable(_)) => return fate,
             // The letter goes last: cut off in between, the command is owed twice, under one identity.
             fate => (queue.drop_letter(seq, until).await, fate),
         },
@@ -112,6 +112,7 @@ async fn owe<Owed: Future<Output = Owing>>(
     match owe_again(letter).await {
         Owing::Owed => Fate::OwedAgain,
         Owing::Overtaken => Fate::Overtaken,
+        Owing::Unusable(why) => Fate::Unusable(why),
         Owing::Failed(why) => Fate::Kept(StopReason::Owe(why)),
     }
 }

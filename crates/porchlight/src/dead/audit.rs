@@ -101,7 +101,7 @@ impl Audit {
             replays: settled.replays,
             fate: settled.fate.code(),
             error: match &settled.fate {
-                Fate::Kept(error) => Some(error),
+                Fate::Kept(error) | Fate::Unusable(error) => Some(error),
                 _ => None,
             },
         };
@@ -125,14 +125,14 @@ impl Audit {
         self.put_text(line.to_string())
     }
 
-    fn put_text(&mut self, mut line: String) -> std::io::Result<()> {
+    fn put_text(&mut self, line: String) -> std::io::Result<()> {
+        // A file is read in a terminal, too, sooner or later.
+        let mut line = crate::output::steerless(&line);
         line.push('\n');
         match &mut self.file {
             // In one write, so that two tools on one file do not mix their lines.
             Some(file) => file.write_all(line.as_bytes()),
-            None => self
-                .bar
-                .suspend(|| std::io::stderr().write_all(crate::output::steerless(&line).as_bytes())),
+            None => self.bar.suspend(|| std::io::stderr().write_all(line.as_bytes())),
         }
     }
 }
@@ -172,9 +172,13 @@ mod tests {
             audit_file: Some(path.clone()),
         };
         let mut audit = args.begin("drop", &json!({ "filter": {} }), &bar).unwrap();
-        audit.letter(&Replayed::gone("7".to_owned()));
+        audit.letter(&Replayed {
+            message_id: Some("\u{9b}2J\n{\"forged\":1}\u{202e}".to_owned()),
+            ..Replayed::gone("7".to_owned())
+        });
         audit.end(&json!({ "dropped": 0 }));
         let lines = std::fs::read_to_string(&path).unwrap();
+        assert!(lines.is_ascii(), "an id steers no terminal that shows the file");
         let lines: Vec<Value> = lines
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())

@@ -139,7 +139,7 @@ impl Peeked {
 pub(crate) async fn owe_again(ledger: &Ledger, letter: &DeadLetter) -> Owing {
     let mut command = match Command::from_body(&letter.envelope.body) {
         Ok(command) => command,
-        Err(error) => return Owing::Failed(chain(&error)),
+        Err(error) => return Owing::Unusable(chain(&error)),
     };
     let trace = letter.envelope.traceparent.as_deref();
     command.cause.traceparent = trace.and_then(TraceParent::parse);

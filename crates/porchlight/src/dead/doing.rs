@@ -62,6 +62,8 @@ pub(super) struct Report {
     /// What is meant; in a dry run what it would be done to.
     pub(super) matching: usize,
     pub(super) refused: usize,
+    /// Letters that hold no command which could be owed again.
+    pub(super) unusable: usize,
     pub(super) unwanted: usize,
     pub(super) by_reason: Tally,
     pub(super) stopped_by: Option<String>,
@@ -169,6 +171,7 @@ impl Report {
             dropped: done.dropped,
             matching: done.seen - done.unwanted - done.refused,
             refused: done.refused,
+            unusable: done.unusable,
             unwanted: done.unwanted,
             by_reason,
             stopped_by: done.stopped_by.as_ref().map(ToString::to_string),
@@ -182,7 +185,7 @@ impl Report {
         } else {
             self.print(output);
         }
-        if self.stopped_by.is_some() {
+        if self.stopped_by.is_some() || self.unusable > 0 {
             Err(Failure::told())
         } else {
             Ok(())
@@ -216,6 +219,12 @@ impl Report {
             let count = self.refused;
             output.line(format_args!(
                 "{count} were replayed {REPLAY_COUNT_MAX} times already; see --force"
+            ));
+        }
+        if self.unusable > 0 {
+            output.line(format_args!(
+                "{} hold no command that could be sent, and stay: see dead show and dead drop",
+                self.unusable
             ));
         }
         if let Some(reason) = &self.stopped_by {

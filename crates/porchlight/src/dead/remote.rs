@@ -69,15 +69,21 @@ pub(super) async fn work_through(
             break;
         }
         for Peeked { row, key, .. } in page {
+            if stop.is_cancelled() {
+                done.stopped_by.get_or_insert(StopReason::Signal);
+                return Ok(done);
+            }
             match wish(&row) {
                 Wish::Enough => break 'pages,
                 Wish::Leave => done.unwanted += 1,
                 Wish::Take if caller.is_refused(&row) => {
                     done.count(&porchlight_event::replay::Fate::Refused);
-                    progress(&done, Some(&refused(key.unwrap_or_default(), &row)));
+                    progress(&done, Some(&asked(key.unwrap_or_default(), &row, Fate::Refused)));
                 }
                 Wish::Take => {
-                    caller.keys.extend(key);
+                    caller
+                        .letters
+                        .extend(key.map(|key| asked(key, &row, Fate::Unknown)));
                     caller.flush(false, &mut done, &mut progress).await?;
                 }
             }
@@ -165,7 +171,7 @@ struct Caller<'a> {
     stop: &'a CancellationToken,
     action: Action,
     force: bool,
-    keys: Vec<String>,
+    letters: Vec<Replayed>,
     call_letters: usize,
     ticks: Option<Interval>,
 }
@@ -185,7 +191,7 @@ impl<'a> Caller<'a> {
             stop,
             action: pace.action,
             force: pace.force,
-            keys: Vec::new(),
+            letters: Vec::new(),
             call_letters: usize::try_from(letters).unwrap_or(1),
             ticks,
         }
@@ -202,19 +208,20 @@ impl<'a> Caller<'a> {
         done: &mut ReplaySummary,
         progress: &mut impl FnMut(&ReplaySummary, Option<&Replayed>),
     ) -> Result<(), Failure> {
-        let is_due = at_end && !self.keys.is_empty() || self.keys.len() >= self.call_letters;
+        let is_due = at_end && !self.letters.is_empty() || self.letters.len() >= self.call_letters;
         if is_due && let Some(ticks) = self.ticks.as_mut() {
             let _ = self.stop.run_until_cancelled(ticks.tick()).await;
         }
-        if self.stop.is_cancelled() && (!at_end || !self.keys.is_empty()) {
+        if self.stop.is_cancelled() && (!at_end || !self.letters.is_empty()) {
             done.stopped_by.get_or_insert(StopReason::Signal);
             return Ok(());
         }
         if !is_due {
             return Ok(());
         }
+        let letters = std::mem::take(&mut self.letters);
         let request = ReplayRequest {
-            keys: std::mem::take(&mut self.keys),
+            keys: letters.iter().map(|letter| letter.key.clone()).collect(),
             ids: Vec::new(),
             force: self.force,
         };
@@ -224,22 +231,27 @@ impl<'a> Caller<'a> {
         };
         let body =
             serde_json::to_vec(&request).map_err(|error| Failure::failed("the request").because(&error))?;
-        let answer = self.api.call("POST", path, body.into()).await?;
-        let answer: ReplayAnswer = read_of_standalone(&answer, WHAT)?;
-        for result in &answer.results {
+        let answer = self.api.call("POST", path, body.into()).await;
+        let answer = answer.and_then(|answer| read_of_standalone::<ReplayAnswer>(&answer, WHAT));
+        // What was asked for is told either way: some of it may be done though no answer came.
+        let results = match &answer {
+            Ok(answer) => &answer.results,
+            Err(_) => &letters,
+        };
+        for result in results {
             done.count(&result.fate.to_event());
             progress(done, Some(result));
         }
-        Ok(())
+        answer.map(drop)
     }
 }
 
-fn refused(key: String, row: &Row) -> Replayed {
+fn asked(key: String, row: &Row, fate: Fate) -> Replayed {
     Replayed {
         key,
         message_id: Some(row.message_id.clone()),
         reason: Some(row.reason.clone()),
         replays: row.replays,
-        fate: Fate::Refused,
+        fate,
     }
 }

@@ -94,8 +94,12 @@ pub(crate) enum Fate {
     Dropped,
     /// It was replayed too often; it is still there.
     Refused,
+    /// It holds no command that could be owed again; it is still there. In words.
+    Unusable(String),
     /// It could not be moved; it is still there. In words.
     Kept(String),
+    /// The call that it was part of broke off: it may be done, or still be there.
+    Unknown,
     /// Somebody else has taken it away.
     Gone,
 }
@@ -109,7 +113,9 @@ impl Fate {
             Self::Overtaken => "overtaken",
             Self::Dropped => "dropped",
             Self::Refused => "refused",
+            Self::Unusable(_) => "unusable",
             Self::Kept(_) => "kept",
+            Self::Unknown => "unknown",
             Self::Gone => "gone",
         }
     }
@@ -122,7 +128,9 @@ impl Fate {
             Self::Overtaken => replay::Fate::Overtaken,
             Self::Dropped => replay::Fate::Dropped,
             Self::Refused => replay::Fate::Refused,
+            Self::Unusable(why) => replay::Fate::Unusable(why.clone()),
             Self::Kept(why) => replay::Fate::Kept(StopReason::Lost(why.clone())),
+            Self::Unknown => replay::Fate::Kept(StopReason::Lost("a call that broke off".to_owned())),
             Self::Gone => replay::Fate::Gone,
         }
     }
@@ -141,6 +149,7 @@ impl From<replay::Fate> for Fate {
             replay::Fate::Overtaken => Self::Overtaken,
             replay::Fate::Dropped => Self::Dropped,
             replay::Fate::Refused => Self::Refused,
+            replay::Fate::Unusable(why) => Self::Unusable(why),
             replay::Fate::Kept(why) => Self::Kept(why.to_string()),
             replay::Fate::Gone => Self::Gone,
         }
@@ -166,7 +175,9 @@ impl Replayed {
             key: settled.message_id.clone(),
             message_id: Some(settled.message_id.clone()),
             reason: Some(settled.reason.clone()),
-            replays: settled.replayed_before + u32::from(fate == Fate::Replayed),
+            replays: settled
+                .replayed_before
+                .saturating_add(u32::from(fate == Fate::Replayed)),
             fate,
         }
     }
@@ -175,7 +186,7 @@ impl Replayed {
     pub(crate) fn new(key: String, before: Self, fate: Fate) -> Self {
         Self {
             key,
-            replays: before.replays + u32::from(fate == Fate::Replayed),
+            replays: before.replays.saturating_add(u32::from(fate == Fate::Replayed)),
             fate,
             ..before
         }
@@ -219,5 +230,19 @@ mod tests {
         assert_eq!(serde_json::from_value::<Replayed>(json).unwrap().fate, kept.fate);
         let gone = serde_json::to_value(Replayed::gone("7".to_owned())).unwrap();
         assert_eq!((&gone["fate"], gone.get("error")), (&"gone".into(), None));
+    }
+
+    #[test]
+    fn a_letter_that_says_it_was_replayed_as_often_as_can_be_counted_is_told_as_any_other() {
+        let settled = Settled {
+            message_id: "7".to_owned(),
+            reason: "not_json".to_owned(),
+            replayed_before: u32::MAX,
+            fate: replay::Fate::Replayed,
+        };
+        let told = Replayed::of(&settled);
+        assert_eq!(told.replays, u32::MAX);
+        let again = Replayed::new("7".to_owned(), told, Fate::Replayed);
+        assert_eq!(again.replays, u32::MAX);
     }
 }

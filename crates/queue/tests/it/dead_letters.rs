@@ -70,6 +70,7 @@ async fn work_through(
     let owe = async |letter: DeadLetter| match letter.envelope.message_id.as_str() {
         "owed" => Owing::Owed,
         "overtaken" => Owing::Overtaken,
+        "unusable" => Owing::Unusable("no command".to_owned()),
         _ => Owing::Failed("the ledger is away".to_owned()),
     };
     let progress = |summary: &ReplaySummary, settled: Option<&Settled>| {
@@ -177,7 +178,7 @@ pub(crate) async fn too_often(mut bench: Bench) {
 }
 
 pub(crate) async fn owed_again(mut bench: Bench) {
-    for id in ["owed", "overtaken", "failing"] {
+    for id in ["unusable", "owed", "overtaken"] {
         bury_command(&bench, id).await;
     }
     let wanted = |letter: &DeadLetter| {
@@ -189,13 +190,25 @@ pub(crate) async fn owed_again(mut bench: Bench) {
         (summary.owed_again, summary.overtaken, summary.replayed),
         (1, 1, 0)
     );
+    assert_eq!(
+        (summary.unusable, &summary.stopped_by),
+        (1, &None),
+        "it stands in nobody's way"
+    );
+    bench.settle_at("porchlight.dead", 1).await;
+    let unusable = Fate::Unusable("no command".to_owned());
+    assert!(fates.contains(&("unusable".to_owned(), unusable)), "{fates:?}");
+
+    bury_command(&bench, "failing").await;
+    let (summary, failed) = replay(&bench, &ReplayOptions::default(), wanted).await;
+    let fates: Vec<_> = fates.into_iter().chain(failed).collect();
     let why = StopReason::Owe("the ledger is away".to_owned());
     assert_eq!(summary.stopped_by, Some(why.clone()));
     let fate = |id: &str| fates.iter().find(|(known, _)| known == id).unwrap().1.clone();
     assert_eq!(fate("owed"), Fate::OwedAgain);
     assert_eq!(fate("overtaken"), Fate::Overtaken);
     assert_eq!(fate("failing"), Fate::Kept(why));
-    bench.settle_at("porchlight.dead", 1).await;
+    bench.settle_at("porchlight.dead", 2).await;
     bench.settle_at("porchlight.events", 0).await;
 }
 
