@@ -11,6 +11,7 @@
 //! - [`http`]: raw requests, byte by byte where a test needs that; [`LoadGenerator`]: many signed ones.
 //! - [`Receiver`]: a partner's service that receives callbacks, or refuses to.
 //! - [`Collector`]: takes traces, and shows their spans.
+//! - [`Terminal`]: a program in a terminal, with its screen.
 //! - [`wait_for`]: the only way a test waits.
 
 pub mod daemon;
@@ -29,6 +30,7 @@ pub mod relay;
 pub mod report;
 mod resp;
 pub mod spans;
+pub mod terminal;
 
 pub use daemon::{Daemon, binary};
 pub use load::{LoadGenerator, RingSchedule};
@@ -42,3 +44,4 @@ pub use redis::Redis;
 pub use relay::{Direction, Relay};
 pub use report::Report;
 pub use spans::{Collector, SeenSpan};
+pub use terminal::Terminal;

@@ -83,6 +83,8 @@ pub enum Signal {
     Stop,
     /// Thaws it.
     Continue,
+    /// Ends it at once.
+    Kill,
 }
 
 /// A running (or ended) child.
@@ -103,6 +105,7 @@ impl Signal {
             Self::HangUp => "HUP",
             Self::Stop => "STOP",
             Self::Continue => "CONT",
+            Self::Kill => "KILL",
         }
     }
 }
@@ -121,6 +124,11 @@ impl Process {
             .map_err(files)?;
         let errors = output.try_clone().map_err(files)?;
         command.stdin(Stdio::piped()).stdout(output).stderr(errors);
+        Self::spawn(program, command, log)
+    }
+
+    /// Starts `command` with the input and output that it has been given already.
+    pub(crate) fn spawn(program: &str, command: Command, log: PathBuf) -> Result<Self, StartError> {
         // What is started is setpriv; a missing program behind it shows as an early death with the reason in the log.
         let not_runnable = |source| StartError::NotRunnable {
             program: "setpriv".to_owned(),
@@ -164,16 +172,7 @@ impl Process {
         if self.exit_status().is_some() {
             return Ok(());
         }
-        // Safe Rust has no call for this; every Debian has a shell.
-        let script = r#"kill -s "$1" "$2""#;
-        let sent = Command::new("sh")
-            .args(["-c", script, "sh", signal.name(), &self.pid.to_string()])
-            .status()?;
-        if sent.success() {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("kill ended with {sent}")))
-        }
+        send(signal, &self.pid.to_string())
     }
 
     /// SIGKILL, and waits until the kernel has taken it away.
@@ -227,6 +226,20 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Sends a signal to the process of this number.
+pub(crate) fn send(signal: Signal, pid: &str) -> io::Result<()> {
+    // Safe Rust has no call for this; every Debian has a shell.
+    let script = r#"kill -s "$1" "$2""#;
+    let sent = Command::new("sh")
+        .args(["-c", script, "sh", signal.name(), pid])
+        .status()?;
+    if sent.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("kill ended with {sent}")))
     }
 }
 

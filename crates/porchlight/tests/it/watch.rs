@@ -1,19 +1,24 @@
-//! `status --watch` where nobody looks at a terminal: a line for each look. What is drawn is tested beside the view.
+//! `status --watch`: a line for each look where nobody looks at a terminal, and in a terminal taking and giving it back.
+//!
+//! What is drawn where is tested beside the view.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 
-use porchlight_testbed::{RabbitMq, Redis, wait_for};
+use porchlight_testbed::{RabbitMq, Redis, Signal, Terminal, wait_for};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::site::{Form, PATIENCE, Site};
 use crate::tool::command;
 
+/// Lines that wait for the test; the watch waits for its reader then, as it would for any.
+const LINES_MAX: usize = 64;
+
 /// A watch that runs, and the lines that it says.
 struct Watch {
     child: Child,
-    said: mpsc::UnboundedReceiver<String>,
+    said: mpsc::Receiver<String>,
 }
 
 impl Drop for Watch {
@@ -33,12 +38,12 @@ impl Watch {
             .spawn()
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (say, said) = mpsc::unbounded_channel();
+        let (say, said) = mpsc::channel(LINES_MAX);
         std::thread::spawn(move || {
             stdout
                 .lines()
                 .map_while(Result::ok)
-                .try_for_each(|line| say.send(line))
+                .try_for_each(|line| say.blocking_send(line))
         });
         Self { child, said }
     }
@@ -142,4 +147,81 @@ async fn an_interval_beyond_its_bounds_is_refused() {
     }
     site.run(&["status", "--interval", "5s"]).await.expect(64);
     site.run(&["status", "--watch", "--check"]).await.expect(64);
+}
+
+/// A terminal of eighty columns and twenty-four rows with a watch of this place in it.
+fn terminal_at(site: &[(&'static str, String)]) -> Terminal {
+    let variables: Vec<_> = site.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let arguments = ["status", "--watch", "--interval", "200ms"];
+    Terminal::start(env!("CARGO_BIN_EXE_porchlight"), &arguments, &variables, (80, 24)).unwrap()
+}
+
+#[tokio::test]
+async fn in_a_terminal_queues_are_drawn_with_their_rates_until_q() {
+    let site = Site::start(Form::Scaled).await;
+    site.bury(1, "no_device", 0).await;
+    let terminal = terminal_at(&site.variables);
+    let names = ["QUEUE ", "porchlight.events ", "porchlight.commands ", "q quit"];
+    let text = terminal.shows(&names, PATIENCE).await.unwrap();
+    assert!(terminal.is_alternate(), "{text}");
+    site.bury(2, "no_device", 0).await;
+    let growing = async || {
+        let text = terminal.text();
+        let mut rows = text.lines().filter(|row| row.starts_with("porchlight.dead "));
+        let grows = rows.any(|row| row.contains(" 2 ") && row.contains('+') && row.contains("/s"));
+        grows.then_some(()).ok_or(text)
+    };
+    wait_for("the dead to grow", PATIENCE, growing).await.unwrap();
+    terminal.press("q");
+    assert_eq!(terminal.ended(PATIENCE).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn each_end_gives_the_terminal_back_as_it_was() {
+    type End = (&'static str, fn(&Terminal));
+    let ends: [End; 6] = [
+        ("q", |terminal| terminal.press("q")),
+        ("escape", |terminal| terminal.press("\u{1b}")),
+        ("Ctrl-C", |terminal| terminal.press("\u{3}")),
+        ("SIGTERM", |terminal| terminal.signal(Signal::Terminate)),
+        ("SIGINT", |terminal| terminal.signal(Signal::Interrupt)),
+        ("SIGHUP", |terminal| terminal.signal(Signal::HangUp)),
+    ];
+    let site = Site::start(Form::Directory).await;
+    for (name, end) in ends {
+        let terminal = terminal_at(&site.variables);
+        let before = terminal.modes();
+        terminal
+            .shows(&["porchlight.events ", "q quit"], PATIENCE)
+            .await
+            .unwrap();
+        assert!(terminal.is_alternate() && !terminal.shows_cursor(), "{name}");
+        assert_ne!(terminal.modes(), before, "{name}");
+        end(&terminal);
+        assert_eq!(terminal.ended(PATIENCE).await.unwrap(), 0, "{name}");
+        assert!(!terminal.is_alternate() && terminal.shows_cursor(), "{name}");
+        assert_eq!(terminal.modes(), before, "{name}");
+        assert!(!terminal.text().contains("porchlight.events"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn another_size_is_drawn_at_once_and_none_is_too_small() {
+    let site = Site::start(Form::Directory).await;
+    let terminal = terminal_at(&site.variables);
+    terminal
+        .shows(&["porchlight.events ", "q quit"], PATIENCE)
+        .await
+        .unwrap();
+    terminal.resize(20, 5);
+    let text = terminal.shows(&["Porchlight", "q quit"], PATIENCE).await.unwrap();
+    assert!(text.lines().count() <= 5, "{text}");
+    terminal.resize(1, 1);
+    terminal.resize(120, 40);
+    terminal
+        .shows(&["porchlight.events ", "needs attention", "q quit"], PATIENCE)
+        .await
+        .unwrap();
+    terminal.press("q");
+    assert_eq!(terminal.ended(PATIENCE).await.unwrap(), 0);
 }

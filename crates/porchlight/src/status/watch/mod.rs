@@ -8,6 +8,7 @@ mod lines;
 mod look;
 mod paint;
 mod scrape;
+mod screen;
 mod view;
 
 use std::io::IsTerminal as _;
@@ -16,13 +17,14 @@ use std::time::Duration;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt as _;
 use porchlight_service::client::Target;
-use ratatui::DefaultTerminal;
+use porchlight_service::stop::Hangups;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use self::board::Board;
 use self::look::{Look, Looker};
+use self::screen::Screen;
 use self::view::{Scene, draw};
 use super::Asker;
 use crate::clock::now_ms;
@@ -138,40 +140,14 @@ async fn as_lines(mut looks: mpsc::Receiver<Look>, output: Output, stop: &Cancel
     }
 }
 
-/// The terminal while it is ours; it is given back however this ends. After a panic, too: the hook that comes with it
-/// does so before the panic is told.
-struct Screen {
-    terminal: DefaultTerminal,
-}
-
-impl Screen {
-    fn take() -> Result<Self, Failure> {
-        let terminal = ratatui::try_init();
-        terminal
-            .map(|terminal| Self { terminal })
-            .map_err(|error| Failure::usage("--watch cannot draw on this terminal").because(&error))
-    }
-
-    fn draw(&mut self, board: &Board, scene: &Scene) -> Result<(), Failure> {
-        let drawn = self.terminal.draw(|frame| draw(frame, board, scene));
-        drawn
-            .map(drop)
-            .map_err(|error| Failure::failed("the terminal").because(&error))
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        ratatui::restore();
-    }
-}
-
 async fn on_screen(
     mut looks: mpsc::Receiver<Look>,
     wishes: mpsc::Sender<Wish>,
     interval_of_looks: Duration,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
+    let mut hangups = Hangups::listen()
+        .map_err(|error| Failure::failed("no signal can be listened for").because(&error))?;
     let mut screen = Screen::take()?;
     let mut events = EventStream::new();
     let mut ticks = interval(REDRAW);
@@ -185,9 +161,11 @@ async fn on_screen(
     };
     loop {
         scene.now_ms = now_ms();
-        screen.draw(&board, &scene)?;
+        screen.draw(|frame| draw(frame, &board, &scene))?;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
+            // Unheard it would end the process, with the terminal as it is.
+            () = hangups.next() => return Ok(()),
             _ = ticks.tick() => {}
             look = looks.recv() => match look {
                 Some(look) => board.take(look),
@@ -197,6 +175,9 @@ async fn on_screen(
                 Some(Ok(event)) => match key(&event) {
                     Some(Key::Quit) => return Ok(()),
                     Some(Key::Wish(wish)) => {
+                        if wish == Wish::Now {
+                            screen.forget();
+                        }
                         scene.is_paused ^= wish == Wish::Pause;
                         // One that finds no place is one of many.
                         let _ = wishes.try_send(wish);
@@ -223,6 +204,8 @@ fn key(event: &Event) -> Option<Key> {
     let is_control = modifiers.contains(KeyModifiers::CONTROL);
     match code {
         KeyCode::Char('c' | 'd') if is_control => Some(Key::Quit),
+        // What redraws a screen that others have written on, in whatever runs in a terminal.
+        KeyCode::Char('l') if is_control => Some(Key::Wish(Wish::Now)),
         _ if is_control => None,
         KeyCode::Char('q') | KeyCode::Esc => Some(Key::Quit),
         KeyCode::Char('p' | ' ') => Some(Key::Wish(Wish::Pause)),
@@ -245,6 +228,10 @@ mod tests {
         assert_eq!(
             pressed(KeyCode::Char('c'), KeyModifiers::CONTROL),
             Some(Key::Quit)
+        );
+        assert_eq!(
+            pressed(KeyCode::Char('l'), KeyModifiers::CONTROL),
+            Some(Key::Wish(Wish::Now))
         );
         assert_eq!(plain('p'), Some(Key::Wish(Wish::Pause)));
         assert_eq!(plain('r'), Some(Key::Wish(Wish::Now)));
