@@ -354,6 +354,15 @@ async fn a_flood_takes_bounded_memory_and_leaves_nothing_open() {
     const MIB: f64 = 1024.0 * 1024.0;
     let pipeline = ingress_alone().await;
     pipeline.accept(b"{}").await;
+    // The watch over the queues has a connection of its own, which comes about by itself.
+    wait_for("depths to be watched", PATIENCE, async || {
+        match metric(&pipeline, "porchlight_queue_watch_up").await? {
+            1.0 => Ok(()),
+            other => Err(format!("watch_up is {other}")),
+        }
+    })
+    .await
+    .unwrap();
     let files_at_rest = metric(&pipeline, "process_open_fds").await.unwrap();
     let mut after = Vec::new();
     for _ in 0..3 {

@@ -156,7 +156,9 @@ async fn a_user_without_permission_learns_what_to_grant() {
         .unwrap_err();
     assert!(matches!(error, TopologyError::Access { .. }), "{error:?}");
     assert!(
-        error.to_string().contains("configure, write and read permission"),
+        error
+            .to_string()
+            .contains("configure and read permission on ^porchlight"),
         "{error}"
     );
 }
