@@ -118,6 +118,8 @@ pub(crate) fn refused(answer: &Answer) -> Failure {
         404 => Failure::usage(line).advise(
             "is --api the admin listener of a worker or a standalone, and does that have PORCHLIGHT_ADMIN_TOKEN?",
         ),
+        500.. if error_code(answer).is_none() => Failure::unavailable(line)
+            .advise("so answers a balancer that has no worker which is ready: porchlight health WORKER/readyz"),
         500.. => Failure::unavailable(line),
         _ => Failure::failed(line),
     }

@@ -118,7 +118,7 @@ fn unreachable(endpoint: &Endpoint, error: &ConnectError, others_answer: bool) -
         )
     } else {
         format!(
-            "rabbitmq-diagnostics -n rabbit@{host} check_port_listener {port}    # is it running, and is PORCHLIGHT_AMQP_URL right?"
+            "rabbitmq-diagnostics check_port_listener {port}    # on {host}: is it running, and is PORCHLIGHT_AMQP_URL right?"
         )
     };
     if others_answer {

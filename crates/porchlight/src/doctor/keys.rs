@@ -161,7 +161,7 @@ fn judge(entries: &[Entry]) -> Vec<Finding> {
     if findings.is_empty() && !entries.is_empty() {
         findings.push(Finding::ok(
             "keys.strength",
-            format!("{} signing keys, none short or well known", entries.len()),
+            format!("signing keys: {}, none short or well known", entries.len()),
         ));
     }
     findings

@@ -217,8 +217,8 @@ fn memory(report: &ServerReport) -> Finding {
         return Finding::warning(id, what)
             .why("It grows until the system kills it, in place of refusing writes, which workers wait for in peace.")
             .mend(format!(
-                "redis-cli CONFIG SET maxmemory {} && redis-cli CONFIG REWRITE    # leave room for rewrites: three quarters of its memory",
-                machine.map_or_else(|| "BYTES".to_owned(), |bytes| (bytes / 4 * 3).to_string()),
+                "redis-cli CONFIG SET maxmemory {} && redis-cli CONFIG REWRITE    # half of the memory that it may have: a rewrite of the append-only file may copy all of it",
+                machine.map_or_else(|| "BYTES".to_owned(), |bytes| (bytes / 2).to_string()),
             ));
     }
     let percent = used.saturating_mul(100) / limit;

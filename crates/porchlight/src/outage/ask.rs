@@ -24,8 +24,9 @@ pub(super) struct Answered {
 }
 
 impl Answered {
-    pub(super) fn page(self) -> Option<OutagesPage> {
-        self.page.ok()
+    /// Who answered, and what.
+    pub(super) fn page(self) -> Option<(String, OutagesPage)> {
+        Some((self.address, self.page.ok()?))
     }
 
     /// Who does not answer, and why.

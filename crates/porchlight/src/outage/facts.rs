@@ -27,6 +27,8 @@ pub(super) struct Facts {
 #[derive(Debug, Clone)]
 pub(super) struct Counted {
     pub(super) span: Span,
+    /// The listener that told of it; none when a person named it.
+    pub(super) address: Option<String>,
     pub(super) answers_5xx: u64,
     pub(super) answers_200: u64,
     pub(super) causes: BTreeMap<String, u64>,
@@ -35,7 +37,7 @@ pub(super) struct Counted {
 impl Facts {
     /// Puts together what processes say and what a person named.
     pub(super) fn gather(
-        pages: impl Iterator<Item = OutagesPage>,
+        pages: impl Iterator<Item = (String, OutagesPage)>,
         by_hand: Option<Span>,
         endpoint: Option<&str>,
         now_ms: i64,
@@ -45,7 +47,7 @@ impl Facts {
             ..Self::default()
         };
         let mut path = None;
-        for page in pages {
+        for (address, page) in pages {
             // A process whose clock is another's tells spans, not times; close enough for the margins of a letter.
             let started = page.process_started_at_ms;
             if started > now_ms - LADDER_MS - KEPT_MS {
@@ -58,6 +60,7 @@ impl Facts {
                         from_ms: outage.started_at_ms,
                         until_ms: outage.ended_at_ms.or(outage.recovered_at_ms).unwrap_or(i64::MAX),
                     },
+                    address: Some(address.clone()),
                     answers_5xx: outage.answers_5xx,
                     answers_200: outage.answers_200,
                     causes: outage.causes,
@@ -78,6 +81,7 @@ impl Facts {
         }
         facts.outages.extend(by_hand.map(|span| Counted {
             span,
+            address: None,
             answers_5xx: 0,
             answers_200: 0,
             causes: BTreeMap::new(),

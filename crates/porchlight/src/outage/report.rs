@@ -67,6 +67,8 @@ pub(super) struct Told {
     answers_5xx: u64,
     answers_200: u64,
     causes: BTreeMap<String, u64>,
+    /// Who tells of it; nobody of one that was named by hand.
+    address: Option<String>,
     #[serde(skip)]
     line: String,
 }
@@ -210,6 +212,8 @@ impl Told {
             0 => String::new(),
             count => format!("; {count} answered 200 meanwhile"),
         };
+        let who = outage.address.as_ref();
+        let who = who.map(|address| format!("  {address}")).unwrap_or_default();
         Self {
             from: iso(from_ms),
             until: (!is_on).then(|| iso(until_ms)),
@@ -217,7 +221,8 @@ impl Told {
             answers_5xx: outage.answers_5xx,
             answers_200: outage.answers_200,
             causes: outage.causes.clone(),
-            line: format!("  {}  {lasted} {lasts}  {counts}{partly}", shown(from_ms)),
+            address: outage.address.clone(),
+            line: format!("  {}  {lasted} {lasts}  {counts}{partly}{who}", shown(from_ms)),
         }
     }
 }
@@ -247,7 +252,7 @@ fn first_lines(facts: &Facts, loss: &Loss, verdict: Verdict, gives_up_ms: Option
     let mut lines = Vec::new();
     if let Some(since) = facts.on_since_ms() {
         lines.push(format!(
-            "An outage is on since {}, for {}.",
+            "An outage has been on since {}, for {}.",
             shown(since),
             span_of(now - since)
         ));
@@ -324,7 +329,7 @@ fn notes(facts: &Facts) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(since) = facts.young_since_ms {
         notes.push(format!(
-            "A process runs since {} only and may not know what was before, nor that none ran: --since TIME names it.",
+            "Of what was before {}, when the youngest of these processes began, or while none ran, not all is known: name such a time with --since TIME.",
             shown(since)
         ));
     }

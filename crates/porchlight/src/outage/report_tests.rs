@@ -37,7 +37,11 @@ fn page(outages: Vec<OutageFacts>) -> OutagesPage {
 }
 
 fn report(pages: Vec<OutagesPage>, by_hand: Option<Span>, now_ms: i64) -> Report {
-    Report::new(&Facts::gather(pages.into_iter(), by_hand, None, now_ms))
+    let named = pages
+        .into_iter()
+        .enumerate()
+        .map(|(index, page)| (format!("http://ingress-{}:9090", index + 1), page));
+    Report::new(&Facts::gather(named, by_hand, None, now_ms))
 }
 
 fn window(from: &str, until: &str) -> Window {
@@ -80,7 +84,7 @@ fn while_it_is_on_the_time_that_is_left_is_told() {
     assert_eq!(report.verdict(), Verdict::Wait);
     let text = report.lines().join("\n");
     assert!(
-        text.contains("An outage is on since 2026-02-13 10:00:00 UTC, for 30m 0s."),
+        text.contains("An outage has been on since 2026-02-13 10:00:00 UTC, for 30m 0s."),
         "{text}"
     );
     assert!(

@@ -28,7 +28,12 @@ pub(super) fn in_short(page: &OutagesPage, now_ms: i64) -> String {
 pub(super) fn print(page: &OutagesPage, now_ms: i64, output: Output) {
     output.line(format_args!("  outage             {}", in_short(page, now_ms)));
     if let Some(at) = page.keys.last_match_at_ms {
-        output.line(format_args!("  last signed event  {} ago", words(now_ms - at)));
+        // It is known to the second.
+        let ago = match now_ms - at {
+            ..1_000 => "just now".to_owned(),
+            age => format!("{} ago", words(age)),
+        };
+        output.line(format_args!("  last signed event  {ago}"));
     }
     if let Some(rejected) = &page.keys.rejected {
         output.line(format_args!(

@@ -31,6 +31,8 @@ const ANSWERS_MAX: usize = 4;
 const ATTENTION_LINES_MAX: usize = 3;
 /// Lines for ingresses, at most.
 const INGRESSES_MAX: usize = 4;
+/// The queue of what is dead, in both forms.
+const DEAD: &str = "porchlight.dead";
 const KEYS: &str = " q quit   p pause   r look now   d count the dead by reason";
 
 /// What the view is of, beside the board.
@@ -138,7 +140,7 @@ fn queue_style(queue: &Queue) -> Style {
     match queue.name.as_str() {
         _ if !queue.exists => warn(),
         "porchlight.unrouted" if queue.ready > 0 => bad(),
-        "porchlight.dead" if queue.ready > 0 => warn(),
+        DEAD if queue.ready > 0 => warn(),
         "porchlight.events" if queue.consumers == Some(0) => bad(),
         _ => Style::default(),
     }
@@ -146,6 +148,7 @@ fn queue_style(queue: &Queue) -> Style {
 
 fn lag(board: &Board, look: &Look, scene: &Scene, columns: usize) -> Line<'static> {
     let words = match look.lag_seconds() {
+        None if look.queues.is_empty() => "not known".to_owned(),
         None if look.status.pipeline.rabbitmq.is_some() => "not known here: see --worker".to_owned(),
         None => "not known".to_owned(),
         Some(seconds) if seconds <= 0.0 => "nothing waits".to_owned(),
@@ -168,14 +171,15 @@ fn work(board: &Board, look: &Look, columns: usize) -> Option<Line<'static>> {
         return None;
     }
     let rate = board.rate(&Name::Settled).map_or_else(|| "-".to_owned(), rate);
-    let outcomes = look
-        .figures
-        .settled
-        .iter()
-        .map(|(outcome, count)| format!("{outcome} {count:.0}"));
-    let outcomes = cut(&outcomes.collect::<Vec<_>>().join(", "), 34);
-    let bars = board.sparkline_of_growth(&Name::Settled, columns);
-    Some(labelled("work", format!("{rate:>8}  {outcomes}"), bars))
+    let outcomes = look.figures.settled.iter().filter(|(_, count)| **count > 0.0);
+    let outcomes = outcomes.map(|(outcome, count)| format!("{outcome} {count:.0}"));
+    let words = format!("{rate:>8}  {}", outcomes.collect::<Vec<_>>().join(", "));
+    // What became of events says more than the bars, which the answers have, too.
+    let bars = match words.chars().count() < SPARKLINE_AT - LABEL {
+        true => board.sparkline_of_growth(&Name::Settled, columns),
+        false => String::new(),
+    };
+    Some(labelled("work", words, bars))
 }
 
 fn ledger(board: &Board, look: &Look, columns: usize) -> Vec<Line<'static>> {
@@ -197,7 +201,11 @@ fn ledger(board: &Board, look: &Look, columns: usize) -> Vec<Line<'static>> {
 }
 
 fn dead(look: &Look) -> Line<'static> {
-    let died = &look.figures.died;
+    let died = look.figures.died.iter().filter(|(_, count)| **count > 0.0);
+    let died: Vec<_> = died
+        .map(|(reason, count)| format!("{count:.0} {}", plain(reason)))
+        .collect();
+    let is_empty = |queue: &Queue| queue.name == DEAD && queue.exists && queue.ready == 0;
     let words = match &look.dead {
         Some(DeadReasons {
             error: Some(error), ..
@@ -214,13 +222,9 @@ fn dead(look: &Look) -> Line<'static> {
             };
             reasons.collect::<Vec<_>>().join(", ") + &of
         }
+        None if look.queues.iter().any(is_empty) => "none".to_owned(),
         None if died.is_empty() => "press d to count them by reason".to_owned(),
-        None => {
-            let reasons = died
-                .iter()
-                .map(|(reason, count)| format!("{count:.0} {}", plain(reason)));
-            reasons.collect::<Vec<_>>().join(", ") + " since the workers began"
-        }
+        None => format!("since the workers began {}", died.join(", ")),
     };
     labelled("dead", words, String::new())
 }
@@ -315,24 +319,42 @@ fn attention(look: &Look, width: usize, room: usize) -> Vec<Line<'static>> {
         .chain(unscraped)
         .map(|text| folded(&text, width.saturating_sub(2), ATTENTION_LINES_MAX))
         .collect();
-    // A blank line and a head stand before them.
-    let room = room.saturating_sub(2);
-    if all.is_empty() || room == 0 {
+    let needed: usize = all.iter().map(Vec::len).sum();
+    // A blank line and a head stand before them; where it is tight, the head alone.
+    let is_tight = needed + 2 > room;
+    let Some(room) = room
+        .checked_sub(if is_tight { 1 } else { 2 })
+        .filter(|room| *room > 0)
+    else {
+        return Vec::new();
+    };
+    if all.is_empty() {
         return Vec::new();
     }
-    let head = Line::styled("needs attention", warn().add_modifier(Modifier::BOLD));
-    let mut lines = vec![Line::default(), head];
-    let needed: usize = all.iter().map(Vec::len).sum();
-    let room = if needed > room { room - 1 } else { room };
+    let mut lines = Vec::new();
+    if !is_tight {
+        lines.push(Line::default());
+    }
+    lines.push(Line::styled(
+        "needs attention",
+        warn().add_modifier(Modifier::BOLD),
+    ));
+    let first = room.saturating_sub(usize::from(needed > room)).max(1);
     let (mut used, mut shown) = (0, 0);
     for text in &all {
-        if used + text.len() > room {
+        // Of the gravest at least its beginning is told.
+        let text = if shown == 0 {
+            &text[..text.len().min(first)]
+        } else {
+            &text[..]
+        };
+        if used + text.len() > first {
             break;
         }
         (used, shown) = (used + text.len(), shown + 1);
         lines.extend(text.iter().map(|line| Line::raw(format!("  {line}"))));
     }
-    if shown < all.len() {
+    if shown < all.len() && used < room {
         lines.push(Line::styled(format!("  and {} more", all.len() - shown), faint()));
     }
     lines

@@ -134,9 +134,9 @@ fn a_healthy_pipeline_fits_eighty_columns_with_rates_and_bars() {
             "lag       the oldest event waits for 1s",
             "devices   4 offline, 120 online",
             "commands  3 owed, the oldest for 2s",
-            "work        500.0/s  applied 11000",
+            "work       500.0/s  applied 11000",
             "answers   200   500.0/s  11000 so far",
-            "dead      press d to count them by reason",
+            "dead      none",
         ],
     );
 }
@@ -158,7 +158,7 @@ fn what_is_away_is_named_and_the_rest_stays() {
             "CANNOT SEE RABBITMQ",
             "RabbitMQ does not answer: connection refused",
             "commands  3 owed",
-            "not known here: see --worker",
+            "lag       not known",
         ],
     );
 }
@@ -252,6 +252,38 @@ fn attention_takes_the_room_that_is_left_and_no_size_is_too_small() {
         drawn(&board, &scene(0), size);
         drawn(&Board::default(), &scene(0), size);
     }
+}
+
+#[test]
+fn where_there_is_little_room_the_gravest_is_told_and_not_only_counted() {
+    let mut found = look(scaled(0), Figures::default(), 0);
+    found.status.attention = vec!["first".repeat(40), "second".to_owned()];
+    let mut board = Board::default();
+    board.take(found);
+    let used = lines(&board, &scene(0), 80, 0).len();
+    for room in 2..5 {
+        let rows = lines(&board, &scene(0), 80, used + room);
+        assert!(rows.len() <= used + room, "{room}");
+        let told = rows[used..]
+            .iter()
+            .any(|row| row.to_string().contains("firstfirst"));
+        assert!(told, "{room}");
+    }
+}
+
+#[test]
+fn reasons_and_outcomes_that_never_came_take_no_room() {
+    let figures = Figures {
+        settled: BTreeMap::from([("applied".to_owned(), 4.0), ("buried".to_owned(), 0.0)]),
+        died: BTreeMap::from([("future".to_owned(), 0.0), ("no_id".to_owned(), 2.0)]),
+        ..Figures::default()
+    };
+    let mut pipeline = scaled(0);
+    let queues = pipeline.rabbitmq.as_mut().unwrap().state.as_mut().unwrap();
+    queues[3].ready = 2;
+    let rows = shown(vec![look(pipeline, figures, 0)], 0);
+    has(&rows, &["dead      since the workers began 2 no_id", "applied 4"]);
+    assert!(!rows.join("").contains("future") && !rows.join("").contains("buried"));
 }
 
 #[test]
