@@ -63,9 +63,9 @@ pub enum ParseError {
         column: usize,
     },
     /// JSON, but not an object with an object `data`, or a field given twice.
-    #[error("the body is not an event object (line {line}, column {column})")]
+    #[error("the body is not an event object{}", place(*line, *column))]
     WrongShape {
-        /// Line where the shape went wrong, from 1.
+        /// Line where the shape went wrong, from 1; 0 when it is the body as a whole.
         line: usize,
         /// Column where the shape went wrong, from 1.
         column: usize,
@@ -168,6 +168,14 @@ impl RingEvent {
             account_id: filled(wire.meta.0.account_id),
             related_devices: data.relationships.0.devices.0.data.0,
         })
+    }
+}
+
+/// The whole body has no place in itself.
+fn place(line: usize, column: usize) -> String {
+    match line {
+        0 => String::new(),
+        _ => format!(" (line {line}, column {column})"),
     }
 }
 
