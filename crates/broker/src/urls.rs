@@ -65,6 +65,10 @@ pub enum UrlProblem {
     /// A trailing slash alone names the virtual host "", which is hardly ever meant.
     #[error("names an empty virtual host; write %2f for the default one")]
     VirtualHost,
+    /// A virtual host with `@` in it as it is: with a `/` in the password, which ends the host, that is the password's
+    /// end, and would be shown.
+    #[error("has an @ behind the host; write @ as %40 and / as %2F in user, password and virtual host")]
+    At,
     /// Anything else that does not parse: port, percent-encoding, query values.
     #[error("is not a valid AMQP URL (check the port, percent-encoding and query values)")]
     Syntax,
@@ -148,6 +152,9 @@ fn parse_one(one: &str) -> Result<AMQPUri, UrlProblem> {
     }
     if path == "/" || path.starts_with("/?") {
         return Err(UrlProblem::VirtualHost);
+    }
+    if path.contains('@') {
+        return Err(UrlProblem::At);
     }
     let mut uri: AMQPUri = one.parse().map_err(|_| UrlProblem::Syntax)?;
     // lapin's parser knows names only and quietly turns `[::1]` into `localhost`.
@@ -251,6 +258,7 @@ mod tests {
             ("amqp://a/%2f,http://b", 2, UrlProblem::Scheme),
             ("amqp://u:p@/%2f", 1, UrlProblem::Host),
             ("amqp://a/", 1, UrlProblem::VirtualHost),
+            ("amqp://u:p@ss/hunter2@host/%2f", 1, UrlProblem::At),
             ("amqp://a:99999/%2f", 1, UrlProblem::Syntax),
             ("amqp://a/%2f?heartbeat=often", 1, UrlProblem::Syntax),
             ("amqp://[::1/%2f", 1, UrlProblem::Syntax),

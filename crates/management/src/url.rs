@@ -66,6 +66,10 @@ impl ManagementUrl {
         if target.path().contains('?') {
             return Err(ManagementUrlError::Query);
         }
+        // A password with both signs in it, not encoded: its end would be taken for the path, and shown.
+        if target.path().contains('@') {
+            return Err(ManagementUrlError::Credentials);
+        }
         let basic = STANDARD.encode(format!("{user}:{password}"));
         Ok(Self {
             target: Arc::new(target),
@@ -142,6 +146,10 @@ mod tests {
             ("http://u:hunter2@:15672", TargetError::NotUrl.into()),
             // A slash in a password ends the authority.
             ("http://u:hunter/2@host", ManagementUrlError::User),
+            (
+                "http://u:p@ss/hunter2@host:15672",
+                ManagementUrlError::Credentials,
+            ),
         ] {
             let error = ManagementUrl::parse(text).unwrap_err();
             assert_eq!(error, wanted, "{text}");
