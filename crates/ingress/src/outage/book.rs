@@ -6,12 +6,16 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::page::OutagesPage;
+use super::page::{OutageFacts, OutagesPage, RejectedFacts};
 
 /// The file's name within its directory.
 pub const FILE_NAME: &str = "outages.json";
 /// Largest file that is read, in bytes; the page is a few KiB.
 const FILE_BYTES_MAX: u64 = 256 << 10;
+
+/// The latest time that is believed, in milliseconds since the epoch: the end of the year 9999. And the largest count.
+const TIME_MAX: i64 = 253_402_300_799_999;
+const COUNT_MAX: u64 = 1 << 52;
 
 /// One file, or none.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +58,32 @@ impl Book {
 fn read(path: &Path) -> io::Result<OutagesPage> {
     let file = std::fs::File::open(path)?;
     let text = io::read_to_string(io::Read::take(file, FILE_BYTES_MAX))?;
-    Ok(serde_json::from_str(&text)?)
+    let page: OutagesPage = serde_json::from_str(&text)?;
+    if !is_plausible(&page) {
+        let why = "it holds times or counts that no process wrote";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(page)
+}
+
+/// Whether one can reckon with its numbers. Only what is taken over is looked at.
+fn is_plausible(page: &OutagesPage) -> bool {
+    let is_time = |ms: i64| (0..=TIME_MAX).contains(&ms);
+    let is_outage = |outage: &OutageFacts| {
+        let times = [
+            outage.started_at_ms,
+            outage.last_failed_at_ms,
+            outage.first_loss_at_ms,
+        ];
+        let mut counts = outage.causes.values().chain([&outage.answers_200]);
+        times.into_iter().chain(outage.recovered_at_ms).all(is_time)
+            && counts.all(|count| *count <= COUNT_MAX)
+    };
+    let is_rejection = |rejected: &RejectedFacts| {
+        is_time(rejected.first_at_ms) && is_time(rejected.last_at_ms) && rejected.count <= COUNT_MAX
+    };
+    let keys = &page.keys;
+    page.outages.iter().all(is_outage) && keys.rejected.iter().chain(&keys.restored).all(is_rejection)
 }
 
 fn write(path: &Path, page: &OutagesPage) -> io::Result<()> {
@@ -85,6 +114,15 @@ mod tests {
         assert_eq!(book.read(), Some(page));
         std::fs::write(directory.path().join(FILE_NAME), "{").unwrap();
         assert_eq!(book.read(), None);
+        for odd in [
+            r#"{"outages":[{"started_at_ms":-9223372036854775808}]}"#,
+            r#"{"outages":[{"first_loss_at_ms":9223372036854775807}]}"#,
+            r#"{"outages":[{"causes":{"a":18446744073709551615,"b":5}}]}"#,
+            r#"{"keys":{"restored":[{"last_at_ms":9223372036854775807}]}}"#,
+        ] {
+            std::fs::write(directory.path().join(FILE_NAME), odd).unwrap();
+            assert_eq!(book.read(), None, "{odd}");
+        }
         let none = Book::within(None);
         none.write(OutagesPage::default()).await;
         assert_eq!(none.read(), None);
