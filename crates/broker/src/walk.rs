@@ -11,6 +11,7 @@ use lapin::{
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::FieldTable,
 };
+use porchlight_event::envelope::header;
 use porchlight_event::queue::DeadLetter;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -120,6 +121,8 @@ enum Arrival {
 #[derive(Debug, Clone)]
 struct Print {
     message_id: String,
+    /// Every publish of ours has another one, so that copies of one event that died together are told apart.
+    publish_id: Option<String>,
     dead_at_ms: Option<i64>,
     body_bytes: usize,
     returned: u64,
@@ -384,19 +387,28 @@ impl Print {
     fn of(letter: &DeadLetter) -> Self {
         Self {
             message_id: letter.envelope.message_id.clone(),
+            publish_id: publish_id_of(letter).map(str::to_owned),
             dead_at_ms: letter.dead_at_ms,
             body_bytes: letter.envelope.body.len(),
             returned: letter.delivery_count,
         }
     }
 
-    /// Whether this is the letter after it was given back once. A twin of it counts as it did itself, once less.
+    /// Whether this is the letter after it was given back once.
     fn is_of(&self, letter: &DeadLetter) -> bool {
         letter.delivery_count == self.returned + 1
             && letter.envelope.message_id == self.message_id
+            && publish_id_of(letter) == self.publish_id.as_deref()
             && letter.dead_at_ms == self.dead_at_ms
             && letter.envelope.body.len() == self.body_bytes
     }
+}
+
+fn publish_id_of(letter: &DeadLetter) -> Option<&str> {
+    let mut headers = letter.headers.iter();
+    headers
+        .find(|(name, _)| name == header::PUBLISH_ID)
+        .map(|(_, id)| id.as_str())
 }
 
 /// Waits for the desk. Where it may not be had, whoever looks at the same time sees a part.

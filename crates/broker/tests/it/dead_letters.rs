@@ -209,6 +209,38 @@ async fn a_walk_that_is_dropped_half_way_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_walk_ends_early_at_no_twin_that_an_earlier_one_has_given_back() {
+    let (node, vhost, url) = fresh().await;
+    let publisher = publisher(&url).await;
+    for _ in 0..250 {
+        publish(&publisher, Outgoing::dead(&envelope("twin"), NOTE))
+            .await
+            .unwrap();
+    }
+    bury(&publisher, 50).await;
+    // A whole walk has the first hundred twice in hand, which count a return more from then on.
+    assert_eq!(letters(&url, usize::MAX).await.0.seen, 300);
+    settle_at(node, &vhost, DEAD, 300, 0).await;
+    let mut walk = Walk::open(&BrokerUrls::parse(&url).unwrap(), "test-dead")
+        .await
+        .unwrap();
+    for _ in 0..150 {
+        let taken = walk.next().await.unwrap().unwrap();
+        walk.leave(taken.tag, &taken.letter);
+    }
+    drop(walk);
+    settle_at(node, &vhost, DEAD, 300, 0).await;
+    let (listed, _) = letters(&url, usize::MAX).await;
+    assert_eq!(
+        listed,
+        Listed {
+            ready: 300,
+            seen: 300
+        }
+    );
+}
+
+#[tokio::test]
 async fn a_walk_does_not_come_to_what_dies_meanwhile() {
     let (node, vhost, url) = fresh().await;
     let publisher = publisher(&url).await;
