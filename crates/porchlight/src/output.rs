@@ -190,6 +190,22 @@ pub(crate) fn span(duration: Duration) -> String {
     }
 }
 
+/// Bytes that no disk has: a file with such a bound was given none so far, because no daemon has opened it yet.
+const UNBOUNDED: u64 = 1 << 60;
+
+/// Whether somebody has given it a bound.
+pub(crate) fn is_bounded(bytes_max: u64) -> bool {
+    bytes_max < UNBOUNDED
+}
+
+/// ` of at most 4.0 GiB`, or nothing where there is no bound yet.
+pub(crate) fn at_most(bytes_max: u64) -> String {
+    match is_bounded(bytes_max) {
+        true => format!(" of at most {}", size(bytes_max)),
+        false => String::new(),
+    }
+}
+
 /// A number of bytes for a person: `17 B`, `1.5 KiB`, `4.0 GiB`.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];

@@ -119,7 +119,8 @@ impl LetterReader {
                 } else if end.counts.letters != self.counted {
                     Step::Bad(FileError::Counts)
                 } else {
-                    Step::Other
+                    // Nothing follows, or it is told.
+                    return self.step();
                 }
             }
             Line::Header(_) => Step::Bad(FileError::Line(self.reader.number())),
@@ -173,6 +174,7 @@ mod tests {
     fn a_whole_file_has_nothing_bad() {
         let whole = look(|_| {});
         assert_eq!((whole.letters, whole.bad_count), (5, 0), "{:?}", whole.bad);
+        assert_eq!(whole.others, 0, "its end is about nothing else");
     }
 
     #[test]

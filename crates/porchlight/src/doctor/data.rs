@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::finding::{Finding, shell};
 use crate::failure::chain;
-use crate::output::size;
+use crate::output::{at_most, is_bounded, size};
 
 /// For each question to the file.
 const ASK_MAX: Duration = Duration::from_secs(8);
@@ -156,9 +156,9 @@ async fn open(dir: &Path, purpose: Purpose, findings: &mut Vec<Finding>) -> Opti
     findings.push(Finding::ok(
         id,
         format!(
-            "the file opens: {} of at most {} in use",
+            "the file opens: {}{} in use",
             size(look.bytes_in_use),
-            size(look.bytes_max)
+            at_most(look.bytes_max)
         ),
     ));
     findings.push(bound(look));
@@ -244,6 +244,7 @@ fn room(free: u64, look: Option<&Look>) -> Finding {
     if free < FREE_FEW {
         return Finding::warning(id, what).why(why).mend("df -h    # make room");
     }
+    let look = look.filter(|look| is_bounded(look.bytes_max));
     let grows = look.map_or(0, |look| look.bytes_max.saturating_sub(look.bytes_in_use));
     if grows > free {
         return Finding::warning(id, format!("{what}, and the data may grow by {}", size(grows)))

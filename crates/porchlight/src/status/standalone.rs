@@ -15,7 +15,7 @@ use super::ledger_part::{LedgerState, age_seconds};
 use super::outage_part;
 use crate::clock::now_ms;
 use crate::failure::chain;
-use crate::output::{Output, Table, size, span};
+use crate::output::{Output, Table, at_most, size, span};
 use crate::place::Directory;
 
 /// For each question; all are small.
@@ -179,9 +179,9 @@ impl StandaloneState {
             disk_free_bytes,
         } = self.file;
         output.line(format_args!(
-            "  data               {} of at most {}; {} on the disk",
+            "  data               {}{}; {} on the disk",
             size(bytes_in_use),
-            size(bytes_max),
+            at_most(bytes_max),
             size(bytes)
         ));
         if let Some(free) = disk_free_bytes {

@@ -24,7 +24,7 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// Something else.
-    #[error("is not a URL; write for example http://127.0.0.1:8080/webhooks/ring")]
+    #[error("is not a URL; it begins with http:// or https://, as http://127.0.0.1:9090 does")]
     NotUrl,
     /// Another protocol.
     #[error("must begin with http:// or https://")]
