@@ -172,11 +172,11 @@ impl fmt::Debug for Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         // The kernel hangs the program up when the leader of its session ends, but a program may not care.
-        if let Ok(pid) = std::fs::read_to_string(&self.pid_file) {
-            if !self.text().contains(ENDED) {
-                // It may have ended meanwhile.
-                let _ = send(Signal::Kill, pid.trim());
-            }
+        if let Ok(pid) = std::fs::read_to_string(&self.pid_file)
+            && !self.text().contains(ENDED)
+        {
+            // It may have ended meanwhile.
+            let _ = send(Signal::Kill, pid.trim());
         }
         self.shell.kill();
     }

@@ -165,6 +165,11 @@ impl Ingress {
         }
     }
 
+    /// Its outages and its keys, where it tells of them.
+    pub(super) fn outages(&self) -> Option<&OutagesPage> {
+        self.state.as_ref()?.outages.as_ref()
+    }
+
     /// What somebody should look at, in words.
     pub(super) fn attention(&self, found: &mut Vec<String>) {
         let address = &self.address;
@@ -211,6 +216,24 @@ impl Ingress {
                 bound.unwrap_or_default(),
                 age.unwrap_or_default()
             ));
+        }
+    }
+}
+
+#[cfg(test)]
+impl Ingress {
+    /// A ready one that tells this of its outages.
+    pub(super) fn telling(outages: OutagesPage) -> Self {
+        let state = IngressState {
+            ready: true,
+            reasons: Vec::new(),
+            spool: None,
+            outages: Some(outages),
+        };
+        Self {
+            address: "http://h:9090".to_owned(),
+            error: None,
+            state: Some(state),
         }
     }
 }

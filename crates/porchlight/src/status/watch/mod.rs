@@ -7,6 +7,7 @@ mod board;
 mod lines;
 mod look;
 mod paint;
+mod queue_rows;
 mod scrape;
 mod screen;
 mod view;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
 
 use crate::output::{plain, span};
 
@@ -18,6 +19,25 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
         .take(columns.saturating_sub(1))
         .chain(['…'])
         .collect()
+}
+
+/// A line in at most so many columns, with a sign at its end where it is cut: half a number would be another one.
+pub(super) fn fitted(line: Line<'static>, columns: usize) -> Line<'static> {
+    let text = line.to_string();
+    let needed = text.trim_end().chars().count();
+    let is_cut = needed > columns;
+    let mut left = columns.saturating_sub(usize::from(is_cut));
+    let style = line.style;
+    let mut spans = Vec::new();
+    for span in line.spans {
+        let shown: String = span.content.chars().take(left).collect();
+        left -= shown.chars().count();
+        spans.push(Span::styled(shown, span.style));
+    }
+    if is_cut && columns > 0 {
+        spans.push(Span::raw("…"));
+    }
+    Line::from(spans).style(style)
 }
 
 /// A text folded between words into lines of at most so many columns; what goes beyond the last line is cut.
@@ -113,6 +133,15 @@ mod tests {
         assert_eq!(folded("a bc def gh", 4, 2), ["a bc", "def…"]);
         assert_eq!(folded("", 4, 2), [""]);
         assert_eq!(folded("ab c", 0, 2).len(), 2);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_says_so_and_blanks_at_its_end_do_not_count() {
+        let line = || Line::from(vec![Span::raw("lag  "), Span::raw("12345   ")]);
+        let shown = |columns| fitted(line(), columns).to_string();
+        assert_eq!([shown(10), shown(9), shown(1)], ["lag  12345", "lag  123…", "…"]);
+        assert_eq!(shown(80), "lag  12345   ");
+        assert_eq!(shown(0), "");
     }
 
     #[test]

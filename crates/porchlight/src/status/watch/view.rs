@@ -13,10 +13,11 @@ use ratatui::widgets::Paragraph;
 use super::board::{Board, Name};
 use super::look::{DeadReasons, Look, Queue};
 use super::paint::{
-    bad, bars, clock, cut, faint, float, folded, good, rate, seconds_of, signed, strong, warn,
+    bad, bars, clock, cut, faint, fitted, float, folded, good, rate, seconds_of, strong, warn,
 };
-use super::scrape::Figures;
+use super::queue_rows::{DEAD, queues};
 use crate::output::{plain, size, span};
+use crate::status::ingresses::Ingress;
 use crate::status::standalone::FileState;
 
 /// Columns of names and figures before a sparkline.
@@ -31,9 +32,15 @@ const ANSWERS_MAX: usize = 4;
 const ATTENTION_LINES_MAX: usize = 3;
 /// Lines for ingresses, at most.
 const INGRESSES_MAX: usize = 4;
-/// The queue of what is dead, in both forms.
-const DEAD: &str = "porchlight.dead";
-const KEYS: &str = " q quit   p pause   r look now   d count the dead by reason";
+/// What keys do, the most wanted first.
+const KEYS: [&str; 4] = [
+    " q quit  ",
+    " p pause  ",
+    " r look now  ",
+    " d count the dead by reason",
+];
+/// Columns below which the name of what is watched is left out.
+const NARROW: usize = 40;
 
 /// What the view is of, beside the board.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +57,22 @@ pub(super) fn draw(frame: &mut Frame, board: &Board, scene: &Scene) {
     let [body, keys] = Layout::vertical([Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
     let lines = lines(board, scene, body.width.into(), body.height.into());
     frame.render_widget(Paragraph::new(lines), body);
-    frame.render_widget(Paragraph::new(KEYS).style(faint()), keys);
+    frame.render_widget(
+        Paragraph::new(keys_within(keys.width.into())).style(faint()),
+        keys,
+    );
+}
+
+/// The keys that there is room for.
+fn keys_within(width: usize) -> String {
+    let mut shown = String::new();
+    for key in KEYS {
+        if shown.chars().count() + key.chars().count() > width {
+            break;
+        }
+        shown += key;
+    }
+    shown
 }
 
 fn lines(board: &Board, scene: &Scene, width: usize, height: usize) -> Vec<Line<'static>> {
@@ -60,7 +82,7 @@ fn lines(board: &Board, scene: &Scene, width: usize, height: usize) -> Vec<Line<
     let sparkline = width.saturating_sub(SPARKLINE_AT);
     let columns = if sparkline < SPARKLINE_MIN { 0 } else { sparkline };
     let mut lines = vec![title(look, scene, width), Line::default()];
-    lines.extend(queues(board, look, columns));
+    lines.extend(queues(board, look, width, columns));
     lines.push(Line::default());
     lines.push(lag(board, look, scene, columns));
     lines.extend(work(board, look, columns));
@@ -68,9 +90,12 @@ fn lines(board: &Board, scene: &Scene, width: usize, height: usize) -> Vec<Line<
     lines.push(dead(look));
     lines.extend(file(look));
     lines.extend(ingresses(board, look, columns));
-    lines.extend(outage(&look.figures, scene));
+    lines.extend(outage(look, scene));
+    if lines.len() > height {
+        lines.retain(|line| line.width() > 0);
+    }
     lines.extend(attention(look, width, height.saturating_sub(lines.len())));
-    lines
+    lines.into_iter().map(|line| fitted(line, width)).collect()
 }
 
 fn title(look: &Look, scene: &Scene, width: usize) -> Line<'static> {
@@ -89,61 +114,17 @@ fn title(look: &Look, scene: &Scene, width: usize) -> Line<'static> {
         }
         Scene { interval, .. } => format!("every {}  {time}", span(*interval)),
     };
-    let left = format!("Porchlight  {words}");
-    let gap = width
-        .saturating_sub(left.chars().count() + right.chars().count())
-        .max(1);
+    let name = if width < NARROW { "" } else { "Porchlight  " };
+    let left = name.len() + words.chars().count();
+    let fits = left + right.chars().count() < width;
+    let right = if fits { right } else { String::new() };
+    let gap = width.saturating_sub(left + right.chars().count());
     Line::from(vec![
-        Span::styled("Porchlight  ", strong()),
+        Span::styled(name, strong()),
         Span::styled(words, style.add_modifier(Modifier::BOLD)),
         Span::raw(" ".repeat(gap)),
         Span::styled(right, faint()),
     ])
-}
-
-fn queues(board: &Board, look: &Look, columns: usize) -> Vec<Line<'static>> {
-    let head = format!(
-        "{:<21} {:>8} {:>9} {:>8} {:>5}",
-        "QUEUE", "READY", "CHANGE", "UNACKED", "CONS"
-    );
-    let mut lines = vec![Line::styled(head, faint())];
-    if look.queues.is_empty() {
-        lines.push(Line::styled("not known", faint()));
-    }
-    for queue in &look.queues {
-        let name = Name::Ready(queue.name.clone());
-        let ready = |count: u64| {
-            if queue.exists {
-                count.to_string()
-            } else {
-                "-".to_owned()
-            }
-        };
-        let change = board.change(&name).map_or_else(|| "-".to_owned(), signed);
-        let optional = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
-        let row = format!(
-            "{:<21} {:>8} {change:>9} {:>8} {:>5}  ",
-            cut(&queue.name, 21),
-            ready(queue.ready),
-            optional(queue.unacked),
-            optional(queue.consumers.map(u64::from)),
-        );
-        lines.push(Line::from(vec![
-            Span::styled(row, queue_style(queue)),
-            Span::styled(board.sparkline(&name, columns), bars()),
-        ]));
-    }
-    lines
-}
-
-fn queue_style(queue: &Queue) -> Style {
-    match queue.name.as_str() {
-        _ if !queue.exists => warn(),
-        "porchlight.unrouted" if queue.ready > 0 => bad(),
-        DEAD if queue.ready > 0 => warn(),
-        "porchlight.events" if queue.consumers == Some(0) => bad(),
-        _ => Style::default(),
-    }
 }
 
 fn lag(board: &Board, look: &Look, scene: &Scene, columns: usize) -> Line<'static> {
@@ -152,11 +133,11 @@ fn lag(board: &Board, look: &Look, scene: &Scene, columns: usize) -> Line<'stati
         None if look.status.pipeline.rabbitmq.is_some() => "not known here: see --worker".to_owned(),
         None => "not known".to_owned(),
         Some(seconds) if seconds <= 0.0 => "nothing waits".to_owned(),
-        Some(seconds) => format!("the oldest event waits for {}", seconds_of(seconds)),
+        Some(seconds) => format!("oldest waits for {}", seconds_of(seconds)),
     };
     let newest = look.figures.newest_applied_at.map(|at| {
-        let age = (float(scene.now_ms) / 1000.0 - at).max(0.0);
-        format!("; the newest known is {} old", seconds_of(age))
+        let age = (float_seconds(scene.now_ms) - at).max(0.0);
+        format!("; newest is {} old", seconds_of(age))
     });
     labelled(
         "lag",
@@ -222,6 +203,7 @@ fn dead(look: &Look) -> Line<'static> {
             };
             reasons.collect::<Vec<_>>().join(", ") + &of
         }
+        None if look.queues.is_empty() => "not known".to_owned(),
         None if look.queues.iter().any(is_empty) => "none".to_owned(),
         None if died.is_empty() => "press d to count them by reason".to_owned(),
         None => format!("since the workers began {}", died.join(", ")),
@@ -277,11 +259,27 @@ fn ingresses(board: &Board, look: &Look, columns: usize) -> Vec<Line<'static>> {
     lines
 }
 
+/// Since when, in seconds since the epoch, no outage goes on that the ingresses are known by, although one waits for proof
+/// that it is over.
+fn recovered_at(look: &Look) -> Option<f64> {
+    let pages = look.status.ingresses.iter().filter_map(Ingress::outages);
+    let on = pages
+        .filter(|page| page.is_on)
+        .filter_map(|page| page.outages.first());
+    let recovered: Option<Vec<i64>> = on.map(|outage| outage.recovered_at_ms).collect();
+    recovered?.into_iter().max().map(float_seconds)
+}
+
 /// How long it lasts, and what Ring does with events meanwhile.
-fn outage(figures: &Figures, scene: &Scene) -> Vec<Line<'static>> {
-    let now = float(scene.now_ms) / 1000.0;
+fn outage(look: &Look, scene: &Scene) -> Vec<Line<'static>> {
+    let now = float_seconds(scene.now_ms);
+    let figures = &look.figures;
     let mut lines = Vec::new();
-    if let Some(outage) = figures.outage {
+    if let (Some(outage), Some(at)) = (figures.outage, recovered_at(look)) {
+        let lasted = seconds_of(at - outage.started_at);
+        let words = format!("for {lasted}; answered again for {}", seconds_of(now - at));
+        lines.push(labelled("OUTAGE", words, String::new()).style(warn()));
+    } else if let Some(outage) = figures.outage {
         let lasts = seconds_of(now - outage.started_at);
         let ring = if now < outage.first_loss_at {
             format!(
@@ -358,6 +356,10 @@ fn attention(look: &Look, width: usize, room: usize) -> Vec<Line<'static>> {
         lines.push(Line::styled(format!("  and {} more", all.len() - shown), faint()));
     }
     lines
+}
+
+fn float_seconds(ms: i64) -> f64 {
+    float(ms) / 1000.0
 }
 
 /// A line with a label before it, and bars behind it where there is something in them.

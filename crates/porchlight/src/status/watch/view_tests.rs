@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use porchlight_ingress::outage::page::{OutageFacts, OutagesPage};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
 use crate::status::ledger_part::LedgerState;
 use crate::status::standalone::{Queue as FileQueue, StandaloneState};
-use crate::status::watch::scrape::Outage;
+use crate::status::watch::scrape::{Figures, Outage};
 use crate::status::{Part, Pipeline, Status, scaled};
 
 const NOW_MS: i64 = 1_771_025_567_000;
@@ -131,7 +132,7 @@ fn a_healthy_pipeline_fits_eighty_columns_with_rates_and_bars() {
     has(
         &rows,
         &[
-            "lag       the oldest event waits for 1s",
+            "lag       oldest waits for 1s; newest is 29s old",
             "devices   4 offline, 120 online",
             "commands  3 owed, the oldest for 2s",
             "work       500.0/s  applied 11000",
@@ -193,7 +194,7 @@ fn a_standalone_shows_its_own_queues_its_data_and_how_long_events_wait() {
     has(
         &rows,
         &[
-            "the oldest event waits for 4s",
+            "oldest waits for 4s",
             "data      1.0 MiB of at most 4.0 GiB; 10.0 GiB free on the disk",
         ],
     );
@@ -237,6 +238,52 @@ fn an_outage_is_told_in_rings_terms_and_the_dead_by_reason() {
 }
 
 #[test]
+fn an_outage_that_waits_for_proof_that_it_is_over_frightens_nobody() {
+    let mut found = look(scaled(0), Figures::default(), 0);
+    found.figures.outage = Some(Outage {
+        started_at: 1_771_025_557.0,
+        first_loss_at: 1_771_029_913.0,
+        forgotten_at: 1_771_289_113.0,
+    });
+    let facts = |recovered_at_ms| OutageFacts {
+        recovered_at_ms,
+        ..OutageFacts::default()
+    };
+    let page = |recovered_at_ms| OutagesPage {
+        is_on: true,
+        outages: vec![facts(recovered_at_ms), facts(None)],
+        ..OutagesPage::default()
+    };
+    found.status.ingresses = vec![Ingress::telling(page(Some(NOW_MS - 4_000)))];
+    let mut board = Board::default();
+    board.take(found);
+    let shown = |board: &Board| drawn(board, &scene(0), (80, 24));
+    has(&shown(&board), &["OUTAGE    for 6s; answered again for 4s"]);
+    let ingresses = &mut board.last.as_mut().unwrap().status.ingresses;
+    ingresses.push(Ingress::telling(page(None)));
+    has(&shown(&board), &["OUTAGE    for 10s; Ring gives up"]);
+}
+
+#[test]
+fn where_it_is_narrow_or_low_what_counts_most_stays_and_no_figure_is_half_there() {
+    let mut board = Board::default();
+    board.take(look(scaled(1_234_567), Figures::default(), 0));
+    let rows = drawn(&board, &scene(0), (20, 5));
+    assert_eq!(
+        rows,
+        [
+            "HEALTHY",
+            "QUEUE          READY",
+            "events       1234567",
+            "retry.1m           0",
+            " q quit   p pause"
+        ]
+    );
+    let rows = drawn(&board, &scene(0), (60, 30));
+    has(&rows, &["porchlight.events      1234567", "dead      none"]);
+}
+
+#[test]
 fn attention_takes_the_room_that_is_left_and_no_size_is_too_small() {
     let mut found = look(scaled(0), Figures::default(), 0);
     found.status.attention = (0..30).map(|n| format!("trouble {n}")).collect();
@@ -260,7 +307,9 @@ fn where_there_is_little_room_the_gravest_is_told_and_not_only_counted() {
     found.status.attention = vec!["first".repeat(40), "second".to_owned()];
     let mut board = Board::default();
     board.take(found);
-    let used = lines(&board, &scene(0), 80, 0).len();
+    let mut calm = Board::default();
+    calm.take(look(scaled(0), Figures::default(), 0));
+    let used = lines(&calm, &scene(0), 80, 24).len();
     for room in 2..5 {
         let rows = lines(&board, &scene(0), 80, used + room);
         assert!(rows.len() <= used + room, "{room}");
