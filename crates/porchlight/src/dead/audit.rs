@@ -107,7 +107,7 @@ impl Audit {
         };
         let text = serde_json::to_string(&line).unwrap_or_default();
         // What is done cannot be taken back because its line cannot be written.
-        let _ = self.put_text(text);
+        let _ = self.put_text(&text);
     }
 
     /// Writes how it ended.
@@ -122,12 +122,12 @@ impl Audit {
     }
 
     fn put(&mut self, line: &Value) -> std::io::Result<()> {
-        self.put_text(line.to_string())
+        self.put_text(&line.to_string())
     }
 
-    fn put_text(&mut self, line: String) -> std::io::Result<()> {
+    fn put_text(&mut self, line: &str) -> std::io::Result<()> {
         // A file is read in a terminal, too, sooner or later.
-        let mut line = crate::output::steerless(&line);
+        let mut line = crate::output::steerless(line);
         line.push('\n');
         match &mut self.file {
             // In one write, so that two tools on one file do not mix their lines.
