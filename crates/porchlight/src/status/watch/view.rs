@@ -16,7 +16,7 @@ use super::paint::{
     bad, bars, clock, cut, faint, fitted, float, folded, good, rate, seconds_of, strong, warn,
 };
 use super::queue_rows::{DEAD, queues};
-use crate::output::{plain, size, span};
+use crate::output::{at_most, plain, size, span};
 use crate::status::ingresses::Ingress;
 use crate::status::standalone::FileState;
 
@@ -221,9 +221,9 @@ fn file(look: &Look) -> Option<Line<'static>> {
     } = state.file;
     let free = disk_free_bytes.map(|free| format!("; {} free on the disk", size(free)));
     let words = format!(
-        "{} of at most {}{}",
+        "{}{}{}",
         size(bytes_in_use),
-        size(bytes_max),
+        at_most(bytes_max),
         free.unwrap_or_default()
     );
     Some(labelled("data", words, String::new()))
