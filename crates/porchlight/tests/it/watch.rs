@@ -225,3 +225,29 @@ async fn another_size_is_drawn_at_once_and_none_is_too_small() {
     terminal.press("q");
     assert_eq!(terminal.ended(PATIENCE).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn with_the_management_api_what_a_consumer_holds_is_shown_as_unacked() {
+    let mut site = Site::start(Form::Scaled).await;
+    site.bury(1, "no_device", 0).await;
+    let node = RabbitMq::shared().await;
+    let amqp = &site.variables[0].1;
+    let vhost = amqp.rsplit('/').next().unwrap();
+    // A connection that nobody closes, so that what it took stays with it.
+    let hold = format!(
+        "{{ok, C}} = amqp_connection:start({{amqp_params_direct, <<\"guest\">>, none, <<\"{vhost}\">>, node(), none, []}}), \
+         {{ok, Ch}} = amqp_connection:open_channel(C), \
+         {{_, _}} = amqp_channel:call(Ch, {{'basic.get', 0, <<\"porchlight.dead\">>, false}}), []"
+    );
+    node.eval(&hold).await.unwrap();
+    let management = node.management_url().await.unwrap();
+    site.variables.push(("PORCHLIGHT_MANAGEMENT_URL", management));
+    let terminal = terminal_at(&site.variables);
+    let held = async || {
+        let text = terminal.text();
+        let mut rows = text.lines().filter(|row| row.starts_with("porchlight.dead "));
+        let is_held = rows.any(|row| row.split_whitespace().skip(1).step_by(2).take(2).eq(["0", "1"]));
+        is_held.then_some(()).ok_or(text)
+    };
+    wait_for("one unacked", PATIENCE, held).await.unwrap();
+}
