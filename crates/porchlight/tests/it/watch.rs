@@ -214,7 +214,8 @@ async fn another_size_is_drawn_at_once_and_none_is_too_small() {
         .await
         .unwrap();
     terminal.resize(20, 5);
-    let text = terminal.shows(&["Porchlight", "q quit"], PATIENCE).await.unwrap();
+    let gravest = ["NEEDS ATTENTION", "q quit"];
+    let text = terminal.shows(&gravest, PATIENCE).await.unwrap();
     assert!(text.lines().count() <= 5, "{text}");
     terminal.resize(1, 1);
     terminal.resize(120, 40);
