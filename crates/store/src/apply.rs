@@ -140,24 +140,8 @@ impl Store {
         again: Vec<(Pending<'a>, Option<String>)>,
         results: &mut [Result<Decision, StoreError>],
     ) -> Vec<Pending<'a>> {
-        let wanted = again
-            .iter()
-            .filter_map(|(event, account)| Some((event.place, account.clone()?)))
-            .collect();
-        let mut fetched = self.touch_accounts(shard, wanted).await.into_iter();
-        let mut open = Vec::new();
-        for (mut event, account) in again {
-            match account.and_then(|_| fetched.next()) {
-                Some(Err(error)) => {
-                    results[event.index] = Err(error);
-                    continue;
-                }
-                Some(Ok(registers)) => event.registers = Some(registers),
-                None => {}
-            }
-            open.push(event);
-        }
-        open
+        let fetched = self.touch_accounts(shard, wanted(&again)).await;
+        hand_out(again, fetched, results)
     }
 
     /// The call for one event. Contended when another call gave the shape up since it was made sure of.
@@ -272,6 +256,37 @@ pub(crate) fn history_line(news: &News, now_ms: i64) -> String {
     let end = line.rfind(r#","outcome":"#).unwrap_or(line.len());
     line.truncate(end);
     line
+}
+
+/// The accounts whose registers were asked for, and from where.
+pub(crate) fn wanted(again: &[(Pending<'_>, Option<String>)]) -> Vec<(Place, String)> {
+    again
+        .iter()
+        .filter_map(|(event, account)| Some((event.place, account.clone()?)))
+        .collect()
+}
+
+/// Gives each event what was `read` for it, in the order of [`wanted`]; one whose registers could not be read gets that
+/// error, and is not among those that go on.
+pub(crate) fn hand_out<'a, T>(
+    again: Vec<(Pending<'a>, Option<String>)>,
+    read: Vec<Result<Registers, StoreError>>,
+    results: &mut [Result<T, StoreError>],
+) -> Vec<Pending<'a>> {
+    let mut read = read.into_iter();
+    let mut open = Vec::new();
+    for (mut event, account) in again {
+        match account.and_then(|_| read.next()) {
+            Some(Err(error)) => {
+                results[event.index] = Err(error);
+                continue;
+            }
+            Some(Ok(registers)) => event.registers = Some(registers),
+            None => {}
+        }
+        open.push(event);
+    }
+    open
 }
 
 fn read_answer(answer: Value) -> Result<Answer, StoreError> {

@@ -4,7 +4,7 @@
 //! and the server runs them under a flag that forbids every write.
 
 use crate::accounts::Note;
-use crate::apply::{Pending, ROUNDS_MAX, Scripts, pending};
+use crate::apply::{Pending, ROUNDS_MAX, Scripts, hand_out, pending, wanted};
 use crate::keys::Partition;
 use crate::outbox::{owing, read_owing};
 use crate::script::{Call, Script};
@@ -119,24 +119,8 @@ impl Store {
         again: Vec<(Pending<'a>, Option<String>)>,
         results: &mut [Result<Prediction, StoreError>],
     ) -> Vec<Pending<'a>> {
-        let wanted = again
-            .iter()
-            .filter_map(|(event, account)| Some((event.place, account.clone()?)))
-            .collect();
-        let mut read = self.look_at_accounts(shard, wanted).await.into_iter();
-        let mut open = Vec::new();
-        for (mut event, account) in again {
-            match account.and_then(|_| read.next()) {
-                Some(Err(error)) => {
-                    results[event.index] = Err(error);
-                    continue;
-                }
-                Some(Ok(registers)) => event.registers = Some(registers),
-                None => {}
-            }
-            open.push(event);
-        }
-        open
+        let read = self.look_at_accounts(shard, wanted(&again)).await;
+        hand_out(again, read, results)
     }
 }
 

@@ -93,7 +93,7 @@ pub(crate) async fn run(args: ImportArgs, output: Output, stop: &CancellationTok
         let letters = Letters::at(place);
         let bar = bar(look.letters, "letters");
         let about = json!({
-            "form": letters.form().word(), "file": report.file, "sha256": look.sum, "skip_bad": args.skip_bad,
+            "form": letters.form().word(), "file": report.file, "file_sha256": look.sum, "skip_bad": args.skip_bad,
         });
         let audit = args.audit.begin("import", &about, &bar)?;
         let (done, ended) = args.import(&look, &letters, stop, &bar).await;
