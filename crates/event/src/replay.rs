@@ -126,6 +126,9 @@ pub enum StopReason {
     /// A letter could not be removed.
     #[error("a letter could not be removed: {0}")]
     Remove(String),
+    /// The last letters are done with, but the broker has not said that it has let them go.
+    #[error("RabbitMQ did not say in time that the last letters are gone: look whether they are still there")]
+    Unsettled,
     /// So many letters are held that no more may be.
     #[error("holding {0} letters: 'porchlight.dead' has a delivery limit, which it should not have")]
     HeldMax(usize),

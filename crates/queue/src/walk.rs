@@ -154,6 +154,14 @@ impl Walk {
             walk.close().await;
         }
     }
+
+    /// Ends it, and sees to it that what was done with is gone.
+    pub(crate) async fn finish(self) -> Result<(), DeadLettersError> {
+        if let Way::RabbitMq(walk) = self.way {
+            walk.finish().await?;
+        }
+        Ok(())
+    }
 }
 
 /// Pages of SQLite, of which only the letters that were there at the first look count.

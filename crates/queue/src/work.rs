@@ -65,9 +65,12 @@ impl DeadLetters {
             progress,
         };
         let worked = run.go(&hands, now_ms, wish, owe_again).await;
-        run.walk.close().await;
+        let finished = run.walk.finish().await;
         hands.close().await;
         worked?;
+        if finished.is_err() {
+            run.summary.stopped_by.get_or_insert(StopReason::Unsettled);
+        }
         Ok(run.summary)
     }
 }

@@ -9,9 +9,10 @@ use porchlight_broker::{
     dead_letter::{Listed, list},
     replay::copy_of,
     topology::{COMMANDS, DEAD},
-    walk::HELD_MAX,
+    walk::{HELD_MAX, UNDECIDED_MAX},
 };
 use porchlight_event::{Envelope, envelope::header};
+use tokio::time::timeout;
 
 use crate::support::{EVENTS, event, exhaust, fresh, plain, publish, publisher, settle_at, take};
 
@@ -60,7 +61,7 @@ async fn replay_where(url: &str, publisher: &Publisher, wanted: impl Fn(&DeadLet
             walk.leave(taken.tag, &taken.letter);
         }
     }
-    walk.close().await;
+    walk.finish().await.unwrap();
     replayed
 }
 
@@ -314,6 +315,47 @@ async fn a_replay_takes_what_is_wanted_and_leaves_the_rest() {
     settle_at(node, &vhost, EVENTS, 30, 0).await;
     let rest = numbers(0..300).into_iter().filter(|text| !text.ends_with('3'));
     assert_eq!(walked(&url).await, rest.collect::<Vec<_>>());
+}
+
+/// More acks than RabbitMQ passes on to a queue that has not written them yet: the rest it keeps in the channel.
+#[tokio::test]
+async fn a_walk_is_finished_when_the_queue_has_written_what_was_removed() {
+    let (node, vhost, url) = fresh().await;
+    bury(&publisher(&url).await, 2 * UNDECIDED_MAX).await;
+    let mut walk = Walk::open(&BrokerUrls::parse(&url).unwrap(), "test-dead")
+        .await
+        .unwrap();
+    let mut done_with = Vec::new();
+    while let Some(taken) = walk.next().await.unwrap() {
+        if taken.tag % 2 == 0 {
+            walk.leave(taken.tag, &taken.letter);
+        } else {
+            done_with.push(taken.tag);
+        }
+    }
+    node.suspend_queue(&vhost, DEAD, true).await.unwrap();
+    for tag in done_with {
+        walk.remove(tag);
+    }
+    let mut finished = std::pin::pin!(walk.finish());
+    assert!(timeout(Duration::from_secs(1), &mut finished).await.is_err());
+    node.suspend_queue(&vhost, DEAD, false).await.unwrap();
+    finished.await.unwrap();
+    settle_at(node, &vhost, DEAD, UNDECIDED_MAX as u64, 0).await;
+}
+
+#[tokio::test]
+async fn a_walk_whose_queue_does_not_answer_is_not_finished() {
+    let (node, vhost, url) = fresh().await;
+    bury(&publisher(&url).await, 1).await;
+    let mut walk = Walk::open(&BrokerUrls::parse(&url).unwrap(), "test-dead")
+        .await
+        .unwrap();
+    let taken = walk.next().await.unwrap().unwrap();
+    node.suspend_queue(&vhost, DEAD, true).await.unwrap();
+    walk.remove(taken.tag);
+    assert!(matches!(walk.finish().await, Err(DeadLetterError::Lost(_))));
+    node.suspend_queue(&vhost, DEAD, false).await.unwrap();
 }
 
 #[tokio::test]

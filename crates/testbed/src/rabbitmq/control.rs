@@ -196,6 +196,20 @@ impl RabbitMq {
         .map(drop)
     }
 
+    /// Stops a quorum queue in its tracks, or lets it go on; meanwhile it writes nothing, and what is sent to it waits.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn suspend_queue(&self, vhost: &str, queue: &str, stands: bool) -> Result<(), ControlError> {
+        let queue = resource(vhost, "queue", queue);
+        let verb = if stands { "suspend" } else { "resume" };
+        self.eval(&format!(
+            "{{ok, Q}} = rabbit_amqqueue:lookup({queue}), ok = sys:{verb}(amqqueue:get_pid(Q)), []"
+        ))
+        .await
+        .map(drop)
+    }
+
     /// Deletes a queue, whatever is in it and whoever consumes from it.
     ///
     /// # Errors

@@ -2,18 +2,22 @@
 //!
 //! Nothing is published here. What was not removed is in the queue, whatever ends the walk.
 
+mod desk;
+mod print;
+
 use std::{collections::BTreeMap, io, time::Duration};
 
 use futures_util::{StreamExt as _, stream::SelectAll};
 use lapin::{
-    Channel, ErrorKind,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions},
-    protocol::{AMQPErrorKind, AMQPSoftError},
+    Channel,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::FieldTable,
 };
-use porchlight_event::envelope::header;
 use porchlight_event::queue::DeadLetter;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
+
+use desk::sit_down;
+use print::Print;
 
 use crate::{
     connection::{CLOSE_STEP_MAX, Link, REQUEST_MAX, within},
@@ -35,11 +39,6 @@ pub const HELD_MAX: usize = 10_000;
 /// How long the next letter may take to arrive, and how long to wait for it before asking whether there is one.
 const NEXT_MAX: Duration = Duration::from_secs(10);
 const ASK_AFTER: Duration = Duration::from_secs(1);
-/// An exclusive queue that nothing is ever in: whoever has it is the one that walks. It goes with its connection.
-const DESK: &str = "porchlight.dead.desk";
-/// How long another walk may take to end, and how long to wait before looking again.
-const DESK_MAX: Duration = Duration::from_secs(5);
-const DESK_PAUSE: Duration = Duration::from_millis(200);
 
 /// A letter that a walk has come by.
 #[derive(Debug)]
@@ -115,17 +114,6 @@ enum Arrival {
     Again,
     /// The first one again: somebody else has taken letters meanwhile, so there are no more that were not seen.
     Round,
-}
-
-/// What a letter is known again by when it comes back.
-#[derive(Debug, Clone)]
-struct Print {
-    message_id: String,
-    /// Every publish of ours has another one, so that copies of one event that died together are told apart.
-    publish_id: Option<String>,
-    dead_at_ms: Option<i64>,
-    body_bytes: usize,
-    returned: u64,
 }
 
 impl Walk {
@@ -245,14 +233,44 @@ impl Walk {
         Ok(())
     }
 
-    /// Gives back what is held, and waits for the broker to have seen it. Takes some seconds at most.
-    pub async fn close(mut self) {
-        if self.give_back_the_rest().await.is_ok() {
+    /// Ends a walk that only looked: [`Walk::finish`] without its answer.
+    pub async fn close(self) {
+        // What is not settled is in the queue, and that is where it belongs.
+        let _ = self.finish().await;
+    }
+
+    /// Gives back what is held, and waits until the queue has written what was removed. Takes some seconds at most.
+    ///
+    /// # Errors
+    /// [`DeadLetterError::Lost`] when it is not known whether the last letters that were removed are gone.
+    pub async fn finish(mut self) -> Result<(), DeadLetterError> {
+        let mut settled = self.give_back_the_rest().await;
+        if settled.is_ok() && self.removed > 0 {
+            settled = self.see_acks_in().await;
+        }
+        if settled.is_ok() {
             let closed = self.channel.close(200, "letters returned".into());
             // Without an answer the cut that follows returns them, too.
             let _ = timeout(CLOSE_STEP_MAX, closed).await;
         }
         self.link.close().await;
+        settled
+    }
+
+    /// Waits until the queue has every ack.
+    ///
+    /// RabbitMQ passes no more than some thirty commands of a channel on to a quorum queue before the queue has written
+    /// them. It keeps further acks in the channel, and when the channel ends it forgets those: the letters stand there
+    /// again. The end of a consumer is written to the queue as well, behind what was passed on, and answered then; by
+    /// the answer to one question more the channel has heard of it, and has passed on what it had kept.
+    async fn see_acks_in(&mut self) -> Result<(), DeadLetterError> {
+        let first = consumer_tag(0);
+        let cancelled = self
+            .channel
+            .basic_cancel(short(&first), BasicCancelOptions::default());
+        within(REQUEST_MAX, cancelled).await?;
+        depth::ready_in(&self.channel, topology::DEAD).await?;
+        Ok(())
     }
 
     /// What goes back by the end of the channel stands in front in its old order: right for what the walk has not come
@@ -336,8 +354,7 @@ impl Walk {
 
     /// One consumer more. The first is enough where letters go back meanwhile.
     async fn consume(&mut self) -> Result<(), DeadLetterError> {
-        // RabbitMQ returns what ended consumers held in the order of their tags' text.
-        let tag = format!("porchlight-dead-{:06}", self.feed_count);
+        let tag = consumer_tag(self.feed_count);
         let consumer = self.channel.basic_consume(
             short(topology::DEAD),
             short(&tag),
@@ -383,61 +400,9 @@ impl Walk {
     }
 }
 
-impl Print {
-    fn of(letter: &DeadLetter) -> Self {
-        Self {
-            message_id: letter.envelope.message_id.clone(),
-            publish_id: publish_id_of(letter).map(str::to_owned),
-            dead_at_ms: letter.dead_at_ms,
-            body_bytes: letter.envelope.body.len(),
-            returned: letter.delivery_count,
-        }
-    }
-
-    /// Whether this is the letter after it was given back once.
-    fn is_of(&self, letter: &DeadLetter) -> bool {
-        letter.delivery_count == self.returned + 1
-            && letter.envelope.message_id == self.message_id
-            && publish_id_of(letter) == self.publish_id.as_deref()
-            && letter.dead_at_ms == self.dead_at_ms
-            && letter.envelope.body.len() == self.body_bytes
-    }
-}
-
-fn publish_id_of(letter: &DeadLetter) -> Option<&str> {
-    let mut headers = letter.headers.iter();
-    headers
-        .find(|(name, _)| name == header::PUBLISH_ID)
-        .map(|(_, id)| id.as_str())
-}
-
-/// Waits for the desk. Where it may not be had, whoever looks at the same time sees a part.
-async fn sit_down(link: &Link) -> Result<(), DeadLetterError> {
-    let until = Instant::now() + DESK_MAX;
-    loop {
-        let channel = link.open_channel().await?;
-        let desk = channel.queue_declare(
-            short(DESK),
-            QueueDeclareOptions::exclusive().auto_delete(),
-            FieldTable::default(),
-        );
-        match within(REQUEST_MAX, desk).await {
-            Ok(_) => return Ok(()),
-            Err(error) if is_soft(&error, &AMQPSoftError::ACCESSREFUSED) => return Ok(()),
-            Err(error) if !is_soft(&error, &AMQPSoftError::RESOURCELOCKED) => return Err(error.into()),
-            Err(_) if Instant::now() >= until => return Err(DeadLetterError::Busy),
-            Err(_) => sleep(DESK_PAUSE).await,
-        }
-    }
-}
-
-fn is_soft(error: &lapin::Error, kind: &AMQPSoftError) -> bool {
-    match error.kind() {
-        ErrorKind::ProtocolError(refusal) => {
-            matches!(refusal.kind(), AMQPErrorKind::Soft(soft) if soft == kind)
-        }
-        _ => false,
-    }
+/// RabbitMQ returns what ended consumers held in the order of their tags' text.
+fn consumer_tag(number: usize) -> String {
+    format!("porchlight-dead-{number:06}")
 }
 
 fn lost(what: &'static str) -> DeadLetterError {
