@@ -344,7 +344,8 @@ fn remedy(kind: &str, object: &str) -> String {
     }
     format!(
         "arguments of a queue never change: stop the ingresses, let the workers drain it (or shovel it to another \
-         queue), delete it with: rabbitmqctl delete_queue {name} --if-empty, start again and it is declared anew"
+         queue), see that it is empty with: rabbitmqctl list_queues name messages, delete it with: rabbitmqctl \
+         delete_queue {name}, start again and it is declared anew"
     )
 }
 
