@@ -46,7 +46,8 @@ pub enum Purpose {
 pub enum Role {
     /// The process that owns the directory. There is one at a time.
     Daemon,
-    /// An operator's command, beside a daemon or without one. It makes no file and leaves checkpoints to the daemon.
+    /// An operator's command, beside a daemon or without one. It makes no file and leaves checkpoints to the daemon; only
+    /// where there is none it keeps the log from growing without end.
     Tool,
 }
 

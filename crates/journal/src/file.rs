@@ -19,8 +19,9 @@ pub(crate) const FILE: &str = "porchlight.db";
 const LOCK: &str = "porchlight.lock";
 /// In the lock's file: the directory holds a journal.
 const USED: &[u8] = b"porchlight.db beside this file holds a journal\n";
-/// A tool that looks who holds the directory is in the way for less than a millisecond; a daemon waits longer than that.
-const LOCK_TRIES: u32 = 5;
+/// A tool that looks who holds the directory is in the way for less than a millisecond, one that empties a long log for
+/// part of a second; a daemon waits longer than that.
+const LOCK_TRIES: u32 = 100;
 const LOCK_TRY_AGAIN: Duration = Duration::from_millis(20);
 /// How long a connection waits for another process's write. The operator's tool keeps its transactions far shorter.
 pub(crate) const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -29,7 +30,7 @@ pub(crate) const BUSY_MAX: Duration = Duration::from_secs(5);
 const CHECKPOINT_PAGES: u32 = 4000;
 /// What the log's file is cut down to when it starts again. Kept at its normal size: growing it costs metadata writes at
 /// each commit, and while the disk is full the space in hand lets work be finished.
-const LOG_BYTES_KEPT: u64 = 24 << 20;
+pub(crate) const LOG_BYTES_KEPT: u64 = 24 << 20;
 /// Page cache of one connection, in KiB. All connections together stay far below the process's 150 MiB.
 const CACHE_KIB: u32 = 16 << 10;
 /// SQLite's number for giving free pages back when told to.
@@ -120,10 +121,21 @@ pub(crate) fn is_held(dir: &Path) -> std::io::Result<bool> {
     }
 }
 
+/// Keeps daemons from the directory for as long as this is held; `None` when one has it.
+pub(crate) fn keep_daemons_away(dir: &Path) -> Option<File> {
+    let file = File::open(dir.join(LOCK)).ok()?;
+    file.try_lock_shared().ok()?;
+    Some(file)
+}
+
+/// The write-ahead log; what cannot be seen counts as nothing.
+pub(crate) fn log_bytes(dir: &Path) -> u64 {
+    std::fs::metadata(dir.join(format!("{FILE}-wal"))).map_or(0, |file| file.len())
+}
+
 /// The file and its write-ahead log; what cannot be seen counts as nothing.
 pub(crate) fn bytes_on_disk(dir: &Path) -> u64 {
-    let length = |suffix| std::fs::metadata(dir.join(format!("{FILE}{suffix}"))).map_or(0, |file| file.len());
-    length("") + length("-wal")
+    std::fs::metadata(dir.join(FILE)).map_or(0, |file| file.len()) + log_bytes(dir)
 }
 
 /// Refuses an empty file in a directory that has held a journal: it was cut to nothing, or removed and made again.
@@ -178,6 +190,11 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
 }
 
 impl Opener {
+    /// Where the file lies.
+    pub(crate) fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
     /// A connection with everything set.
     pub(crate) fn connect(&self, access: Access) -> Result<Connection, OpenError> {
         self.try_connect(access).map_err(|error| self.explain(error))
@@ -259,7 +276,7 @@ pub(crate) fn set_writing(connection: &Connection, opener: &Opener, role: Role) 
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // One process checkpoints. A tool leaves the log to the daemon, also when it is the last to go.
+    // One process checkpoints. A tool leaves the log to the daemon, unless it grows long and there is none.
     let checkpoint_pages = match role {
         Role::Daemon => {
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;

@@ -264,6 +264,36 @@ async fn who_only_looks_writes_nothing_so_that_a_full_disk_can_be_looked_at() {
 }
 
 #[tokio::test]
+async fn the_log_stays_short_however_much_a_tool_writes() {
+    for beside_a_daemon in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = open(dir.path());
+        if !beside_a_daemon {
+            daemon.close(LONG).await;
+        }
+        let tool = Journal::open(JournalConfig::new(dir.path()), Role::Tool).unwrap();
+        let log = || {
+            std::fs::metadata(dir.path().join("porchlight.db-wal"))
+                .unwrap()
+                .len()
+        };
+        // Twice, since a daemon empties it after its start in any case.
+        for _ in 0..2 {
+            for _ in 0..70 {
+                put(&tool, "a large one", 1 << 20).await.unwrap();
+                assert!(beside_a_daemon || log() < 60 << 20, "{}", log());
+            }
+            wait_for("a short log", LONG, async || {
+                (log() < 60 << 20).then_some(()).ok_or_else(|| log().to_string())
+            })
+            .await
+            .unwrap();
+        }
+        tool.close(LONG).await;
+    }
+}
+
+#[tokio::test]
 async fn space_goes_back_to_the_disk_when_there_is_nothing_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());

@@ -1,6 +1,7 @@
 //! The one thread that writes: gathers requests into groups, commits each group, and only then answers.
 //!
-//! It does not know what the requests are about. It owns every checkpoint, and gives free pages back when there is time.
+//! It does not know what the requests are about. A daemon's owns every checkpoint, and gives free pages back when there
+//! is time.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::Role;
 use crate::error::{JournalError, spoils_connection};
-use crate::file::{Access, Opener};
+use crate::file::{Access, LOG_BYTES_KEPT, Opener, keep_daemons_away, log_bytes};
 use crate::work::{Piece, Ran};
 
 /// Requests in one group. A commit's cost is its sync, which 256 share well; more would only make answers later.
@@ -35,6 +36,9 @@ const VACUUM_PAGES: u32 = 512;
 const FREE_PAGES_KEPT: u64 = 1024;
 /// Idle for so long, the log is emptied into the file.
 const LOG_IDLE_AFTER: Duration = Duration::from_secs(2);
+/// A log that is longer is emptied by a tool where there is no daemon, and by an idle daemon whoever wrote it: nothing else
+/// would, and a million letters that are taken in would stand in it several times over.
+const LOG_BYTES_LONG: u64 = 2 * LOG_BYTES_KEPT;
 /// What emptying the log may wait for a reader; it is tried again later.
 const LOG_BUSY_MAX: Duration = Duration::from_millis(50);
 
@@ -200,6 +204,19 @@ impl Writer {
         }
         self.last_commit = Instant::now();
         self.log_used = true;
+        if self.role == Role::Tool && self.trouble.is_none() {
+            self.empty_long_log();
+        }
+    }
+
+    /// For a tool: as a daemon would, as long as none is there.
+    fn empty_long_log(&mut self) {
+        if log_bytes(self.opener.dir()) < LOG_BYTES_LONG {
+            return;
+        }
+        if let Some(_away) = keep_daemons_away(self.opener.dir()) {
+            self.with_connection(|_, connection| empty_log_soon(connection).map(|_| ()));
+        }
     }
 
     /// Runs everything in one transaction, each request apart. An error is everybody's: nothing is stored.
@@ -370,14 +387,17 @@ impl Writer {
             if free > FREE_PAGES_KEPT && (idle || many) {
                 give_back(connection)?;
                 writer.log_used = true;
-            } else if idle && writer.log_used && writer.last_commit.elapsed() >= LOG_IDLE_AFTER {
-                connection.busy_timeout(LOG_BUSY_MAX)?;
-                let emptied = empty_log(connection);
-                connection.busy_timeout(crate::file::BUSY_MAX)?;
-                writer.log_used = !emptied?;
+            } else if idle && writer.is_log_due() {
+                writer.log_used = !empty_log_soon(connection)?;
             }
             Ok(())
         });
+    }
+
+    /// A tool writes as well, and leaves the log to us.
+    fn is_log_due(&self) -> bool {
+        let at_rest = self.last_commit.elapsed() >= LOG_IDLE_AFTER;
+        at_rest && (self.log_used || log_bytes(self.opener.dir()) >= LOG_BYTES_LONG)
     }
 
     /// For work of our own that nobody waits for: a fault of it shows at the next commit, too.
@@ -433,6 +453,14 @@ fn give_back(connection: &Connection) -> rusqlite::Result<()> {
     let mut rows = statement.query([])?;
     while rows.next()?.is_some() {}
     Ok(())
+}
+
+/// [`empty_log`], without a long wait for whoever reads or writes.
+fn empty_log_soon(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.busy_timeout(LOG_BUSY_MAX)?;
+    let emptied = empty_log(connection);
+    connection.busy_timeout(crate::file::BUSY_MAX)?;
+    emptied
 }
 
 /// Copies the whole log into the file and cuts it to nothing. False when a reader was in the way.
