@@ -24,6 +24,8 @@ use crate::tls::TlsFiles;
 
 /// Files that are open besides the public connections: admin connections, the broker, the log, the runtime's own.
 const OTHER_FILES: usize = 128;
+/// Ring waits for 5 s; what is left is for the way there and back.
+const ANSWER_TIMEOUT_MAX: Duration = millis(4300);
 /// Fewest characters of a token that is worth guarding anything.
 const TOKEN_BYTES_MIN: usize = 16;
 
@@ -270,7 +272,7 @@ fn check_receive(c: &mut Checker, args: &EdgeArgs) -> ReceiveLimits {
     let answer = c.duration(
         "PORCHLIGHT_ANSWER_TIMEOUT",
         &args.answer_timeout,
-        millis(100)..=millis(4300),
+        millis(100)..=ANSWER_TIMEOUT_MAX,
     );
     let body_bytes_max = c.bytes(
         "PORCHLIGHT_BODY_BYTES_MAX",
@@ -295,7 +297,9 @@ fn check_receive(c: &mut Checker, args: &EdgeArgs) -> ReceiveLimits {
 
 fn check_server(c: &mut Checker, args: &EdgeArgs, answer_timeout: Duration) -> ServerLimits {
     let handshake = millis(100)..=seconds(30);
-    let head = millis(100)..=answer_timeout.max(millis(100));
+    // An answer timeout that is wrong has been told, and must not make the other wrong as well.
+    let answer_max = (answer_timeout >= millis(100)).then_some(answer_timeout);
+    let head = millis(100)..=answer_max.unwrap_or(ANSWER_TIMEOUT_MAX);
     let grace = millis(100)..=seconds(300);
     ServerLimits {
         connections_max: c.count("PORCHLIGHT_CONNECTIONS_MAX", &args.connections_max, 1..=65_536),

@@ -29,7 +29,8 @@ pub(crate) struct Outage {
     pub(crate) recovered: Option<Moment>,
     /// Answers 5xx, by cause; causes are a closed set.
     pub(crate) causes: Vec<(Cow<'static, str>, u64)>,
-    /// Answers 200 in the same time: with any, Ring's repetitions may have succeeded.
+    /// Answers 200 between failures: with any, Ring's repetitions may have succeeded. Those that end it are not among
+    /// them.
     pub(crate) stored: u64,
     /// When Ring gives up on the first event if this goes on, in milliseconds since the epoch.
     pub(crate) first_loss_ms: i64,
@@ -60,6 +61,8 @@ pub(crate) struct OutageClock {
 #[derive(Debug)]
 struct Current {
     outage: Outage,
+    /// Answers 200 since the last failure.
+    stored_since: u64,
     told_ms: i64,
     told_loss: bool,
     told_forgotten: bool,
@@ -155,6 +158,7 @@ impl OutageClock {
                     told_ms: now.mono_ms,
                     told_loss: loss_in_ms <= 0,
                     told_forgotten: loss_in_ms + KEPT_MS <= 0,
+                    stored_since: 0,
                     outage,
                 });
             }
@@ -174,9 +178,13 @@ impl OutageClock {
 
     /// A request that may be Ring's was answered 5xx. Whether that begins an outage.
     pub(crate) fn failed(&mut self, cause: &'static str, now: Moment) -> bool {
-        if let Some(Current { outage, .. }) = &mut self.current {
+        if let Some(Current {
+            outage, stored_since, ..
+        }) = &mut self.current
+        {
             outage.last_failed = now;
             outage.recovered = None;
+            outage.stored += std::mem::take(stored_since);
             outage.count(cause);
             return false;
         }
@@ -190,6 +198,7 @@ impl OutageClock {
                 stored: 0,
                 first_loss_ms: first_loss_ms(now.wall_ms, &before),
             },
+            stored_since: 0,
             told_ms: now.mono_ms,
             told_loss: false,
             told_forgotten: false,
@@ -199,8 +208,11 @@ impl OutageClock {
 
     /// A request of Ring's was answered 200.
     pub(crate) fn stored(&mut self, now: Moment) {
-        if let Some(Current { outage, .. }) = &mut self.current {
-            outage.stored += 1;
+        if let Some(Current {
+            outage, stored_since, ..
+        }) = &mut self.current
+        {
+            *stored_since += 1;
             outage.recovered.get_or_insert(now);
         }
     }
@@ -303,7 +315,7 @@ mod tests {
             over.causes,
             [("queue_unavailable".into(), 2), ("confirm_timeout".into(), 1)]
         );
-        assert_eq!((over.failed(), over.stored), (3, 2));
+        assert_eq!((over.failed(), over.stored), (3, 0));
         assert_eq!(over.lasted_ms(at(99_000)), 4_000);
     }
 
@@ -319,6 +331,7 @@ mod tests {
         clock.stored(at(60_000));
         assert_eq!(told(&mut clock, 60_000, 80_000), [(70_000, Turn::Ended)]);
         assert_eq!(clock.past().count(), 1);
+        assert_eq!(clock.past().next().unwrap().stored, 59);
     }
 
     #[test]

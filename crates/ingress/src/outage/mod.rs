@@ -361,7 +361,7 @@ mod tests {
         let facts = outages.facts(outages.time.now());
         assert_eq!(
             (facts.len(), facts[0].answers_5xx, facts[0].answers_200),
-            (1, 1, 1)
+            (1, 1, 0)
         );
         assert!(facts[0].ended_at_ms.is_some() && outages.readiness_note().is_none());
     }

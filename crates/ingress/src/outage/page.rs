@@ -45,7 +45,7 @@ pub struct OutageFacts {
     pub forgotten_at_ms: i64,
     /// Answers 5xx to requests that may be Ring's.
     pub answers_5xx: u64,
-    /// Answers 200 in the same time.
+    /// Answers 200 between the first of these and the last.
     pub answers_200: u64,
     /// Answers 5xx by cause.
     pub causes: BTreeMap<String, u64>,

@@ -16,11 +16,21 @@ pub(super) struct Facts {
     pub(super) now_ms: i64,
     /// Every outage of every process, and one that was named by hand. What goes on ends at `i64::MAX`.
     pub(super) outages: Vec<Counted>,
-    /// Requests that looked like Ring's and were answered 401 while no signature matched.
+    /// Requests that looked like Ring's and were answered 401 while no signature matched; of a time that was named by hand
+    /// nobody knows how many, and their number is 0.
     pub(super) refused: Vec<RejectedFacts>,
     /// When the youngest process began, if Ring may still keep what it gave up on before: of that it may not know.
     pub(super) young_since_ms: Option<i64>,
     pub(super) endpoint: String,
+}
+
+/// What a person says of a time that no process remembers.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ByHand {
+    /// Events were answered 5xx, or not at all.
+    Outage(Span),
+    /// Events were answered 401.
+    Refused(Span),
 }
 
 /// One outage with what was answered in it.
@@ -38,7 +48,7 @@ impl Facts {
     /// Puts together what processes say and what a person named.
     pub(super) fn gather(
         pages: impl Iterator<Item = (String, OutagesPage)>,
-        by_hand: Option<Span>,
+        by_hand: Option<ByHand>,
         endpoint: Option<&str>,
         now_ms: i64,
     ) -> Self {
@@ -79,13 +89,22 @@ impl Facts {
             );
             path.get_or_insert(page.webhook_path);
         }
-        facts.outages.extend(by_hand.map(|span| Counted {
-            span,
-            address: None,
-            answers_5xx: 0,
-            answers_200: 0,
-            causes: BTreeMap::new(),
-        }));
+        match by_hand {
+            Some(ByHand::Outage(span)) => facts.outages.push(Counted {
+                span,
+                address: None,
+                answers_5xx: 0,
+                answers_200: 0,
+                causes: BTreeMap::new(),
+            }),
+            Some(ByHand::Refused(span)) => facts.refused.push(RejectedFacts {
+                count: 0,
+                answers_401: 0,
+                first_at_ms: span.from_ms,
+                last_at_ms: span.until_ms.min(now_ms),
+            }),
+            None => {}
+        }
         let path = path.filter(|path| !path.is_empty());
         facts.endpoint = match endpoint {
             Some(endpoint) => endpoint.to_owned(),

@@ -125,14 +125,17 @@ fn put_outage(text: &mut String, facts: &Facts, loss: &Loss) {
 
 fn put_refused(text: &mut String, facts: &Facts) {
     for refused in &facts.refused {
+        let requests = match refused.answers_401 {
+            0 => "your webhooks".to_owned(),
+            count => format!("{count} requests"),
+        };
         let _ = writeln!(
             text,
-            "From {} until {} it answered 401 to {} requests,\n\
+            "From {} until {} it answered 401 to {requests},\n\
              because our signing key was wrong. That was a mistake of ours; if you can send those events\n\
              again, too, please do.\n",
             shown(refused.first_at_ms),
             shown(refused.last_at_ms),
-            refused.answers_401
         );
     }
 }

@@ -13,7 +13,7 @@ use porchlight_event::ring_schedule::Span;
 use crate::clock::now_ms;
 use crate::failure::Failure;
 use crate::output::{Output, plain};
-use facts::Facts;
+use facts::{ByHand, Facts};
 use report::{Report, Verdict};
 
 pub(crate) use ask::{look_at, sibling};
@@ -48,6 +48,9 @@ pub(crate) struct OutageArgs {
     /// Its end [default: it goes on]
     #[arg(long, value_name = "TIME", value_parser = times::parse, requires = "since")]
     until: Option<i64>,
+    /// In the time named by hand events were answered 401, not 5xx: a wrong signing key. Ring repeats none of those
+    #[arg(long, requires = "since")]
+    refused: bool,
     /// The address that is registered with Ring, for the letter
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
@@ -92,7 +95,7 @@ pub(crate) async fn run(args: OutageArgs, output: Output) -> Result<(), Failure>
     }
 }
 
-fn by_hand(args: &OutageArgs, now_ms: i64) -> Result<Option<Span>, Failure> {
+fn by_hand(args: &OutageArgs, now_ms: i64) -> Result<Option<ByHand>, Failure> {
     let Some(from_ms) = args.since else {
         return Ok(None);
     };
@@ -101,5 +104,9 @@ fn by_hand(args: &OutageArgs, now_ms: i64) -> Result<Option<Span>, Failure> {
         return Err(Failure::usage("--since is not before --until and now")
             .advise("times are UTC unless they name a zone"));
     }
-    Ok(Some(Span { from_ms, until_ms }))
+    let span = Span { from_ms, until_ms };
+    Ok(Some(match args.refused {
+        true => ByHand::Refused(span),
+        false => ByHand::Outage(span),
+    }))
 }

@@ -280,13 +280,7 @@ fn first_lines(facts: &Facts, loss: &Loss, verdict: Verdict, gives_up_ms: Option
                     lines.push(kept_line("the last", last, now));
                 }
             }
-            for refused in &facts.refused {
-                lines.push(format!(
-                    "{} requests that looked like Ring's were answered 401 from {} on: Ring does not repeat those.",
-                    refused.answers_401,
-                    shown(refused.first_at_ms)
-                ));
-            }
+            lines.extend(facts.refused.iter().map(refused_line));
             lines.push(match loss.is_on {
                 true => "Mend the outage first, since what Ring sends meanwhile fails again. Then send this:"
                     .to_owned(),
@@ -299,6 +293,15 @@ fn first_lines(facts: &Facts, loss: &Loss, verdict: Verdict, gives_up_ms: Option
         _ => lines.extend(nothing_lost(facts)),
     }
     lines
+}
+
+fn refused_line(refused: &RejectedFacts) -> String {
+    let requests = match refused.answers_401 {
+        0 => "Events".to_owned(),
+        count => format!("{count} requests that looked like Ring's"),
+    };
+    let from = shown(refused.first_at_ms);
+    format!("{requests} were answered 401 from {from} on: Ring does not repeat those.")
 }
 
 fn kept_line(which: &str, at_ms: i64, now_ms: i64) -> String {

@@ -4,6 +4,7 @@
 use porchlight_ingress::outage::page::{KeyFacts, OutageFacts, OutagesPage, RejectedFacts};
 
 use super::*;
+use crate::outage::facts::ByHand;
 use crate::outage::times;
 
 const MINUTE: i64 = 60_000;
@@ -36,7 +37,7 @@ fn page(outages: Vec<OutageFacts>) -> OutagesPage {
     }
 }
 
-fn report(pages: Vec<OutagesPage>, by_hand: Option<Span>, now_ms: i64) -> Report {
+fn report(pages: Vec<OutagesPage>, by_hand: Option<ByHand>, now_ms: i64) -> Report {
     let named = pages
         .into_iter()
         .enumerate()
@@ -144,17 +145,17 @@ fn several_ingresses_are_one_endpoint_and_a_time_by_hand_counts_with_them() {
     assert_eq!(report(vec![one.clone()], None, now).verdict(), Verdict::Nothing);
     let both = report(vec![one.clone(), other], None, now);
     assert_eq!(both.lost, [window("2026-02-13T10:00", "2026-02-13T10:07:24")]);
-    let by_hand = Span {
+    let by_hand = ByHand::Outage(Span {
         from_ms: from + 40 * MINUTE,
         until_ms: from + 80 * MINUTE,
-    };
+    });
     assert_eq!(report(vec![one], Some(by_hand), now).lost, both.lost);
     let alone = report(
         Vec::new(),
-        Some(Span {
+        Some(ByHand::Outage(Span {
             from_ms: from,
             until_ms: from + 2 * HOUR,
-        }),
+        })),
         now,
     );
     assert!(
@@ -217,6 +218,35 @@ fn requests_that_were_answered_401_for_a_wrong_key_are_asked_for() {
         "a match does not bring them back"
     );
     assert_eq!(closed_again(now + 72 * HOUR), Verdict::Nothing);
+}
+
+#[test]
+fn a_time_by_hand_in_which_events_were_answered_401_is_asked_for_however_short() {
+    let from = at("2026-02-13T10:00");
+    let until_ms = from + 2 * MINUTE;
+    let named = |by_hand| report(Vec::new(), Some(by_hand), from + HOUR);
+    let span = Span {
+        from_ms: from,
+        until_ms,
+    };
+    assert_eq!(named(ByHand::Outage(span)).verdict(), Verdict::Nothing);
+    let refused = named(ByHand::Refused(span));
+    assert_eq!(refused.verdict(), Verdict::Ask);
+    assert_eq!(refused.ask_for, [window("2026-02-13T09:55", "2026-02-13T10:07")]);
+    assert!(
+        refused
+            .lines()
+            .join("\n")
+            .starts_with("Events were answered 401 from 2026-02-13 10:00:00 UTC on")
+    );
+    let letter = refused.letter.unwrap();
+    assert!(letter.contains("it answered 401 to your webhooks"), "{letter}");
+    let on_still = Span {
+        until_ms: i64::MAX,
+        ..span
+    };
+    let goes_on = named(ByHand::Refused(on_still));
+    assert_eq!(goes_on.ask_for, [window("2026-02-13T09:55", "2026-02-13T11:05")]);
 }
 
 #[test]
