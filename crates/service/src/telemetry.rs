@@ -11,12 +11,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::settings::Checker;
 
-/// Targets that may log errors only, whatever the filter says: the AMQP client warns of a returned message by printing
-/// it whole, body and headers included.
+/// Targets that log nothing unless the filter names them: what fails in the AMQP client comes as an error to whoever uses
+/// it, and is logged there once, while the client repeats it several times a second as long as a broker is away. Named,
+/// they log errors only: the client warns of a returned message by printing it whole, body and headers included.
 const CAPPED_TARGETS: [&str; 5] = ["lapin", "amq_protocol", "pinky_swear", "async_rs", "tcp_stream"];
 
-/// A target, and those that begin like it, that may log nothing: what closes a channel comes as an error to whoever uses it, and to look whether a queue
-/// is there costs a channel each time that it is not.
+/// A target, and those that begin like it, that may log nothing at all: to look whether a queue is there costs a channel
+/// each time that it is not.
 const SILENT_TARGET: &str = "lapin::channel";
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -90,7 +91,12 @@ fn parse_filter(text: &str) -> Result<EnvFilter, String> {
             ));
         }
     }
-    EnvFilter::try_new(text)
+    // Of two parts about one target the last one counts.
+    let quiet: String = CAPPED_TARGETS
+        .iter()
+        .map(|target| format!("{target}=off,"))
+        .collect();
+    EnvFilter::try_new(quiet + text)
         .map_err(|_| "is not a filter; write for example info,porchlight_broker=debug".to_owned())
 }
 
@@ -139,8 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn the_amqp_client_logs_errors_only_whatever_the_filter_says() {
-        for filter in ["trace", "lapin=trace,amq_protocol_tcp=trace,info"] {
+    fn the_amqp_client_logs_errors_only_and_those_when_it_is_named() {
+        for (filter, is_named) in [
+            ("trace", false),
+            ("lapin=trace,amq_protocol_tcp=trace,info", true),
+            ("info,lapin::io_loop=error", true),
+        ] {
             let shown = logged(filter, || {
                 tracing::warn!(target: "lapin::channel", "returned the-body");
                 tracing::trace!(target: "amq_protocol_tcp", "the-body");
@@ -152,7 +162,8 @@ mod tests {
                 !shown.contains("the-body") && !shown.contains("no such queue"),
                 "{shown}"
             );
-            assert!(shown.contains("broken") && shown.contains("hello"), "{shown}");
+            assert_eq!(shown.contains("broken"), is_named, "{shown}");
+            assert!(shown.contains("hello"), "{shown}");
         }
     }
 

@@ -288,7 +288,7 @@ fn queues(depths: &[QueueDepth]) -> Vec<Finding> {
         findings.push(match events.consumers {
             0 => Finding::error(
                 "broker.consumers",
-                "nobody consumes from porchlight.events: no worker runs",
+                "nobody consumes from porchlight.events: no worker runs, or none has its ledger",
             )
             .why(format!(
                 "{} events wait, and no device's operations are paused or resumed.",

@@ -126,9 +126,9 @@ pub(super) fn attention(queues: &[Queue], found: &mut Vec<String>) {
                 ));
             }
             topology::DEAD if *ready > 0 => found.push(format!("{name} holds {ready}: porchlight dead list")),
-            topology::EVENTS if *consumers == 0 => {
-                found.push(format!("{name} has no consumer: no worker runs"))
-            }
+            topology::EVENTS if *consumers == 0 => found.push(format!(
+                "{name} has no consumer: no worker runs, or none has its ledger"
+            )),
             topology::COMMANDS if *ready > 0 && *consumers == 0 => {
                 found.push(format!(
                     "{name} holds {ready} and has no consumer: nobody acts on commands"
