@@ -149,6 +149,32 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_that_a_page_asks_for_is_one() {
+        let pages = [
+            include_str!("../../../../README.md"),
+            include_str!("../../../../deploy/OPERATING.md"),
+        ];
+        let asked: Vec<&str> = pages
+            .iter()
+            .flat_map(|page| page.split("--reason").skip(1))
+            .map(|rest| {
+                let rest = rest.trim_start();
+                let end = rest.find(|c: char| c != '_' && !c.is_ascii_lowercase());
+                &rest[..end.unwrap_or(rest.len())]
+            })
+            .filter(|reason| !reason.is_empty())
+            .collect();
+        assert!(asked.contains(&"future"), "{asked:?}");
+        for reason in asked {
+            // The only one of the broker's own.
+            assert!(
+                REASONS.contains(&reason) || reason == "delivery_limit",
+                "{reason}"
+            );
+        }
+    }
+
+    #[test]
     fn every_outcome_is_among_those_that_are_shown_from_the_start() {
         for outcome in Outcome::ALL {
             assert!(
