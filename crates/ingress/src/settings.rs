@@ -298,8 +298,11 @@ fn check_receive(c: &mut Checker, args: &EdgeArgs) -> ReceiveLimits {
 fn check_server(c: &mut Checker, args: &EdgeArgs, answer_timeout: Duration) -> ServerLimits {
     let handshake = millis(100)..=seconds(30);
     // An answer timeout that is wrong has been told, and must not make the other wrong as well.
-    let answer_max = (answer_timeout >= millis(100)).then_some(answer_timeout);
-    let head = millis(100)..=answer_max.unwrap_or(ANSWER_TIMEOUT_MAX);
+    let head_max = match c.is_wrong("PORCHLIGHT_ANSWER_TIMEOUT") {
+        true => ANSWER_TIMEOUT_MAX,
+        false => answer_timeout,
+    };
+    let head = millis(100)..=head_max;
     let grace = millis(100)..=seconds(300);
     ServerLimits {
         connections_max: c.count("PORCHLIGHT_CONNECTIONS_MAX", &args.connections_max, 1..=65_536),
@@ -399,6 +402,13 @@ mod tests {
         assert_eq!((spool.dir, spool.bytes_max), ("/d".into(), 1 << 30));
         let problems = check(&[&keys[..], &["--spool-bytes-max", "1MiB"]].concat()).unwrap_err();
         assert!(problems.contains("it must be 16MiB to 1TiB"), "{problems}");
+    }
+
+    #[test]
+    fn a_wrong_answer_timeout_makes_no_other_setting_wrong() {
+        let problems = check(&["--signing-keys", "ring=secret", "--answer-timeout", "9s"]).unwrap_err();
+        assert!(problems.contains("PORCHLIGHT_ANSWER_TIMEOUT"), "{problems}");
+        assert!(!problems.contains("PORCHLIGHT_HEAD_TIMEOUT"), "{problems}");
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub enum OpenError {
     },
     /// Another daemon holds the directory.
     #[error(
-        "'{path}' is in use by another porchlight; stop that one first, or give this one a directory of its own"
+        "'{path}' is in use by another porchlight; stop that one first, let a tool that is at work end, or give this one a \
+         directory of its own"
     )]
     InUse {
         /// The directory.

@@ -19,8 +19,8 @@ pub(crate) const FILE: &str = "porchlight.db";
 const LOCK: &str = "porchlight.lock";
 /// In the lock's file: the directory holds a journal.
 const USED: &[u8] = b"porchlight.db beside this file holds a journal\n";
-/// A tool that looks who holds the directory is in the way for less than a millisecond, one that empties a long log for
-/// part of a second; a daemon waits longer than that.
+/// A tool that looks who holds the directory is in the way for less than a millisecond, one that empties a long log for as
+/// long as the disk takes for some 50 MiB; a daemon waits for 2 s.
 const LOCK_TRIES: u32 = 100;
 const LOCK_TRY_AGAIN: Duration = Duration::from_millis(20);
 /// How long a connection waits for another process's write. The operator's tool keeps its transactions far shorter.

@@ -92,6 +92,8 @@ pub(crate) struct Writer {
     last_tidy: Instant,
     /// Something was committed since the log was last emptied.
     log_used: bool,
+    /// For a tool: the log's length at which it is emptied.
+    log_bytes_long: u64,
     /// Released after the connection is closed, when this is dropped.
     _lock: Option<File>,
 }
@@ -128,6 +130,7 @@ impl Writer {
             last_commit: now,
             last_tidy: now,
             log_used: true,
+            log_bytes_long: LOG_BYTES_LONG,
             _lock: parts.lock,
         }
     }
@@ -211,12 +214,21 @@ impl Writer {
 
     /// For a tool: as a daemon would, as long as none is there.
     fn empty_long_log(&mut self) {
-        if log_bytes(self.opener.dir()) < LOG_BYTES_LONG {
+        let bytes = log_bytes(self.opener.dir());
+        if bytes < self.log_bytes_long {
             return;
         }
-        if let Some(_away) = keep_daemons_away(self.opener.dir()) {
-            self.with_connection(|_, connection| empty_log_soon(connection).map(|_| ()));
-        }
+        // Where somebody reads for long, each try costs a wait: the next one comes when there is as much again.
+        self.log_bytes_long = bytes + LOG_BYTES_LONG;
+        let Some(_away) = keep_daemons_away(self.opener.dir()) else {
+            return;
+        };
+        self.with_connection(|writer, connection| {
+            if empty_log_soon(connection)? {
+                writer.log_bytes_long = LOG_BYTES_LONG;
+            }
+            Ok(())
+        });
     }
 
     /// Runs everything in one transaction, each request apart. An error is everybody's: nothing is stored.

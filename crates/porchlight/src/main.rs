@@ -98,9 +98,7 @@ async fn until<T>(
 fn set_up_log(filter: Option<&str>) -> Result<(), Failure> {
     let filter = filter.filter(|text| !text.trim().is_empty()).unwrap_or(LOG);
     let mut checker = Checker::new(&Cli::command());
-    // lapin tells of every connection that a command drops at its end, which is no news to a person.
-    let filter = format!("{filter},lapin=off");
-    let log = telemetry::LogSettings::read(&mut checker, &filter, "text");
+    let log = telemetry::LogSettings::read(&mut checker, filter, "text");
     checker.finish().map_err(|_| {
         Failure::usage("PORCHLIGHT_LOG (--log) is no filter")
             .advise("--log warn, or --log porchlight_broker=debug")

@@ -69,7 +69,8 @@ impl DeadLetters {
         hands.close().await;
         worked?;
         if finished.is_err() {
-            run.summary.stopped_by.get_or_insert(StopReason::Unsettled);
+            // Whatever else ended it: the counts are not sure.
+            run.summary.stopped_by = Some(StopReason::Unsettled);
         }
         Ok(run.summary)
     }

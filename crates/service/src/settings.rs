@@ -171,6 +171,12 @@ impl Checker {
         });
     }
 
+    /// Whether something was found wrong with this setting.
+    #[must_use]
+    pub fn is_wrong(&self, name: &str) -> bool {
+        self.problems.iter().any(|problem| problem.name == name)
+    }
+
     /// The end of checking.
     ///
     /// # Errors

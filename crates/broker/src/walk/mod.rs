@@ -170,7 +170,7 @@ impl Walk {
     /// [`DeadLetterError::Lost`]: what is held is in the queue again.
     ///
     /// # Cancel safety
-    /// Not safe: only [`Walk::close`] may follow. Nothing is lost either way.
+    /// Not safe: only [`Walk::close`] or [`Walk::finish`] may follow. Nothing is lost either way.
     pub async fn next(&mut self) -> Result<Option<Taken>, DeadLetterError> {
         loop {
             self.settle().await?;
@@ -239,7 +239,7 @@ impl Walk {
         let _ = self.finish().await;
     }
 
-    /// Gives back what is held, and waits until the queue has written what was removed. Takes some seconds at most.
+    /// Gives back what is held, and waits until the queue has every ack of what was removed. Takes some seconds at most.
     ///
     /// # Errors
     /// [`DeadLetterError::Lost`] when it is not known whether the last letters that were removed are gone.
@@ -248,21 +248,25 @@ impl Walk {
         if settled.is_ok() && self.removed > 0 {
             settled = self.see_acks_in().await;
         }
+        let removed = self.removed > 0 || self.held.values().any(|mark| *mark == Mark::Gone);
         if settled.is_ok() {
             let closed = self.channel.close(200, "letters returned".into());
             // Without an answer the cut that follows returns them, too.
             let _ = timeout(CLOSE_STEP_MAX, closed).await;
         }
         self.link.close().await;
-        settled
+        if removed { settled } else { Ok(()) }
     }
 
     /// Waits until the queue has every ack.
     ///
     /// RabbitMQ passes no more than some thirty commands of a channel on to a quorum queue before the queue has written
     /// them. It keeps further acks in the channel, and when the channel ends it forgets those: the letters stand there
-    /// again. The end of a consumer is written to the queue as well, behind what was passed on, and answered then; by
-    /// the answer to one question more the channel has heard of it, and has passed on what it had kept.
+    /// again. The end of a consumer is a command as well, behind those that were passed on, and is answered when it is
+    /// written; with one question more to the queue the channel has heard of the others, too, and has passed on what it
+    /// had kept. Where the queue's leader changes in this very moment, some may still stand there again.
+    ///
+    /// Nothing may be on its way to the consumer: what arrives for one that has ended goes behind the rest.
     async fn see_acks_in(&mut self) -> Result<(), DeadLetterError> {
         let first = consumer_tag(0);
         let cancelled = self
@@ -275,7 +279,7 @@ impl Walk {
 
     /// What goes back by the end of the channel stands in front in its old order: right for what the walk has not come
     /// to, and for all of a queue in which nothing has moved. What the walk has seen of a queue that goes round is to go
-    /// behind first, and its coming round again is the sign that it has.
+    /// behind first, and its coming round again is the sign that it has. For each letter that is gone another one comes.
     async fn give_back_the_rest(&mut self) -> Result<(), DeadLetterError> {
         while let Way::Asked(_, at) = self.way
             && self.arrived < at
@@ -284,8 +288,10 @@ impl Walk {
         let is_moving = matches!(self.way, Way::Behind(_));
         self.settle_marked(is_moving).await?;
         let there = self.ready as u64 - self.removed.min(self.ready as u64);
-        let owed = self.removed + self.given_back + there.min(u64::from(PREFETCH));
-        while is_moving && self.arrived < owed && self.come_again().await? {}
+        let at_once = self.feed_count as u64 * u64::from(PREFETCH);
+        let owed = self.removed + self.given_back + there.min(at_once);
+        let is_awaited = is_moving || self.removed > 0;
+        while is_awaited && self.arrived < owed && self.come_again().await? {}
         Ok(())
     }
 

@@ -319,7 +319,7 @@ async fn a_replay_takes_what_is_wanted_and_leaves_the_rest() {
 
 /// More acks than RabbitMQ passes on to a queue that has not written them yet: the rest it keeps in the channel.
 #[tokio::test]
-async fn a_walk_is_finished_when_the_queue_has_written_what_was_removed() {
+async fn a_walk_is_finished_when_the_queue_has_every_ack() {
     let (node, vhost, url) = fresh().await;
     bury(&publisher(&url).await, 2 * UNDECIDED_MAX).await;
     let mut walk = Walk::open(&BrokerUrls::parse(&url).unwrap(), "test-dead")
@@ -342,6 +342,22 @@ async fn a_walk_is_finished_when_the_queue_has_written_what_was_removed() {
     node.suspend_queue(&vhost, DEAD, false).await.unwrap();
     finished.await.unwrap();
     settle_at(node, &vhost, DEAD, UNDECIDED_MAX as u64, 0).await;
+}
+
+#[tokio::test]
+async fn a_walk_that_ends_after_its_first_removals_leaves_the_rest_in_order() {
+    let (node, vhost, url) = fresh().await;
+    bury(&publisher(&url).await, 150).await;
+    let mut walk = Walk::open(&BrokerUrls::parse(&url).unwrap(), "test-dead")
+        .await
+        .unwrap();
+    for _ in 0..20 {
+        let taken = walk.next().await.unwrap().unwrap();
+        walk.remove(taken.tag);
+    }
+    walk.finish().await.unwrap();
+    settle_at(node, &vhost, DEAD, 130, 0).await;
+    assert_eq!(walked(&url).await, numbers(20..150));
 }
 
 #[tokio::test]

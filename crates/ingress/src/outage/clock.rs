@@ -61,7 +61,8 @@ pub(crate) struct OutageClock {
 #[derive(Debug)]
 struct Current {
     outage: Outage,
-    /// Answers 200 since the last failure.
+    /// Answers 200 since the last failure. They are not written down: after a restart in an outage there may seem to be fewer
+    /// between failures, and Ring is asked for too much, never for too little.
     stored_since: u64,
     told_ms: i64,
     told_loss: bool,

@@ -19,6 +19,8 @@ pub(super) struct Facts {
     /// Requests that looked like Ring's and were answered 401 while no signature matched; of a time that was named by hand
     /// nobody knows how many, and their number is 0.
     pub(super) refused: Vec<RejectedFacts>,
+    /// Whether they are, in a time named by hand, still.
+    pub(super) refuses_still: bool,
     /// When the youngest process began, if Ring may still keep what it gave up on before: of that it may not know.
     pub(super) young_since_ms: Option<i64>,
     pub(super) endpoint: String,
@@ -97,12 +99,15 @@ impl Facts {
                 answers_200: 0,
                 causes: BTreeMap::new(),
             }),
-            Some(ByHand::Refused(span)) => facts.refused.push(RejectedFacts {
-                count: 0,
-                answers_401: 0,
-                first_at_ms: span.from_ms,
-                last_at_ms: span.until_ms.min(now_ms),
-            }),
+            Some(ByHand::Refused(span)) => {
+                facts.refuses_still = span.until_ms > now_ms;
+                facts.refused.push(RejectedFacts {
+                    count: 0,
+                    answers_401: 0,
+                    first_at_ms: span.from_ms,
+                    last_at_ms: span.until_ms.min(now_ms),
+                });
+            }
             None => {}
         }
         let path = path.filter(|path| !path.is_empty());

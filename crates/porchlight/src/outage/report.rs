@@ -83,7 +83,8 @@ pub(super) struct Window {
 struct RefusedTold {
     from: String,
     until: String,
-    requests: u64,
+    /// `null` of a time that was named by hand.
+    requests: Option<u64>,
 }
 
 /// What Ring has given up on and can still be asked for.
@@ -241,7 +242,7 @@ impl RefusedTold {
         Self {
             from: iso(refused.first_at_ms),
             until: iso(refused.last_at_ms),
-            requests: refused.answers_401,
+            requests: Some(refused.answers_401).filter(|count| *count > 0),
         }
     }
 }
@@ -281,11 +282,16 @@ fn first_lines(facts: &Facts, loss: &Loss, verdict: Verdict, gives_up_ms: Option
                 }
             }
             lines.extend(facts.refused.iter().map(refused_line));
-            lines.push(match loss.is_on {
-                true => "Mend the outage first, since what Ring sends meanwhile fails again. Then send this:"
-                    .to_owned(),
-                false => "Send this to your contact at Ring:".to_owned(),
-            });
+            let next = match (loss.is_on, facts.refuses_still) {
+                (true, _) => {
+                    "Mend the outage first, since what Ring sends meanwhile fails again. Then send this:"
+                }
+                (false, true) => {
+                    "Put the right key in force first: what Ring sends meanwhile is refused again, for good. Then send this:"
+                }
+                (false, false) => "Send this to your contact at Ring:",
+            };
+            lines.push(next.to_owned());
         }
         _ if facts.outages.is_empty() => {
             lines.push("No outage is remembered: nothing needs asking.".to_owned());

@@ -247,6 +247,13 @@ fn a_time_by_hand_in_which_events_were_answered_401_is_asked_for_however_short()
     };
     let goes_on = named(ByHand::Refused(on_still));
     assert_eq!(goes_on.ask_for, [window("2026-02-13T09:55", "2026-02-13T11:05")]);
+    let hurries = |report: &Report| {
+        report
+            .lines()
+            .join("\n")
+            .contains("Put the right key in force first")
+    };
+    assert!(hurries(&goes_on) && !hurries(&named(ByHand::Refused(span))));
 }
 
 #[test]

@@ -119,6 +119,8 @@ pub(super) fn attention(queues: &[Queue], found: &mut Vec<String>) {
             ..
         } = queue;
         match name.as_str() {
+            // It may have been deleted on purpose: what it would hold is caught, and told of, as unrouted.
+            topology::COMMANDS if !exists => {}
             _ if !exists => found.push(format!("{name} does not exist; a daemon makes it when it starts")),
             topology::UNROUTED if *ready > 0 => {
                 found.push(format!(
