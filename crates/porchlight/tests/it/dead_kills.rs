@@ -7,7 +7,7 @@ use std::time::Duration;
 use porchlight_broker::{BrokerUrls, Consumer, ConsumerConfig};
 use porchlight_journal::{Journal, JournalConfig, Role};
 use porchlight_queue::Queue;
-use porchlight_testbed::wait_for;
+use porchlight_testbed::{RabbitMq, wait_for};
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,26 @@ async fn dead(site: &Site) -> BTreeSet<String> {
     let letters = listed["letters"].as_array().unwrap();
     let id = |letter: &Value| letter["message_id"].as_str().unwrap().to_owned();
     letters.iter().map(id).collect()
+}
+
+/// RabbitMQ takes back what a killed tool held a moment after it is gone; until then it is in no list.
+async fn settled(site: &Site) {
+    let amqp = site
+        .variables
+        .iter()
+        .find(|(name, _)| *name == "PORCHLIGHT_AMQP_URL");
+    let Some((_, url)) = amqp else {
+        return;
+    };
+    let (node, vhost) = (RabbitMq::shared().await, url.rsplit('/').next().unwrap());
+    wait_for("every letter back in the queue", PATIENCE, async || {
+        let dead = node.queue(vhost, "porchlight.dead").await;
+        let dead = dead.map_err(|error| error.to_string())?;
+        let is_at_rest = dead.unacked == 0 && dead.consumers == 0;
+        is_at_rest.then_some(()).ok_or_else(|| format!("{dead:?}"))
+    })
+    .await
+    .unwrap();
 }
 
 /// The ids of the events that wait, at least `count_min` different ones.
@@ -126,6 +146,7 @@ async fn whatever_the_tool_does_when_it_is_killed_every_letter_is_accounted_for(
             let after = Duration::from_millis(fastrand::u64(20..ALIVE_MAX_MS));
             run_and_kill(&site, action, after).await;
         }
+        settled(&site).await;
         let dead = dead(&site).await;
         let moved: BTreeSet<_> = kept.difference(&dead).cloned().collect();
         let events = events(&site, moved.len()).await;
