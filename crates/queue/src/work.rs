@@ -262,7 +262,8 @@ impl<P: FnMut(&ReplaySummary, Option<&Settled>)> Run<'_, P> {
             && !self.stop.is_cancelled()
     }
 
-    /// Tells each only when the letter is gone, or is known to stay.
+    /// Tells each only when the broker was told that the letter is gone, or when it is known to stay. Whether all are gone is
+    /// known at the end of the walk.
     async fn settle(&mut self, done: impl IntoIterator<Item = Done>) -> Result<(), DeadLettersError> {
         for Done { tag, settled } in done {
             if let Some(tag) = tag

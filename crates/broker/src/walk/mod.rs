@@ -207,7 +207,7 @@ impl Walk {
         self.mark(tag, Mark::Left);
     }
 
-    /// A letter is done with. It is gone for good after the next [`Walk::settle`].
+    /// A letter is done with. The next [`Walk::settle`] tells the broker, and after [`Walk::finish`] it is gone for good.
     pub fn remove(&mut self, tag: u64) {
         self.mark(tag, Mark::Gone);
     }
