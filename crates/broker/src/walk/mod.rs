@@ -14,7 +14,7 @@ use lapin::{
     types::FieldTable,
 };
 use porchlight_event::queue::DeadLetter;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use desk::sit_down;
 use print::Print;
@@ -39,6 +39,8 @@ pub const HELD_MAX: usize = 10_000;
 /// How long the next letter may take to arrive, and how long to wait for it before asking whether there is one.
 const NEXT_MAX: Duration = Duration::from_secs(10);
 const ASK_AFTER: Duration = Duration::from_secs(1);
+/// How long to wait before looking again whether letters are back.
+const BACK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A letter that a walk has come by.
 #[derive(Debug)]
@@ -253,6 +255,8 @@ impl Walk {
             let closed = self.channel.close(200, "letters returned".into());
             // Without an answer the cut that follows returns them, too.
             let _ = timeout(CLOSE_STEP_MAX, closed).await;
+            // Who looks next is to see them; where somebody else takes letters meanwhile, this wait is in vain.
+            let _ = timeout(CLOSE_STEP_MAX, self.see_letters_back()).await;
         }
         self.link.close().await;
         if removed { settled } else { Ok(()) }
@@ -274,6 +278,16 @@ impl Walk {
             .basic_cancel(short(&first), BasicCancelOptions::default());
         within(REQUEST_MAX, cancelled).await?;
         depth::ready_in(&self.channel, topology::DEAD).await?;
+        Ok(())
+    }
+
+    /// Waits until what was held is ready again: RabbitMQ takes it back a moment after it has answered the close.
+    async fn see_letters_back(&self) -> Result<(), lapin::Error> {
+        let channel = self.link.open_channel().await?;
+        let there = (self.ready as u64).saturating_sub(self.removed);
+        while u64::from(depth::ready_in(&channel, topology::DEAD).await?.ready) < there {
+            sleep(BACK_PAUSE).await;
+        }
         Ok(())
     }
 
