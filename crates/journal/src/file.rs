@@ -1,9 +1,8 @@
-//! The directory, its lock, and connections with the settings that durability and bounds rest on.
+//! The directory, and connections with the settings that durability and bounds rest on.
 //!
 //! What is in the file is the schema's; see [`crate::schema`].
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::Write as _;
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,16 +12,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::config::{JournalConfig, Role};
 use crate::error::OpenError;
+use crate::lock::Lock;
 
 /// The one file of a journal; SQLite keeps `-wal` and `-shm` beside it.
 pub(crate) const FILE: &str = "porchlight.db";
-const LOCK: &str = "porchlight.lock";
-/// In the lock's file: the directory holds a journal.
-const USED: &[u8] = b"porchlight.db beside this file holds a journal\n";
-/// A tool that looks who holds the directory is in the way for less than a millisecond, one that empties a long log for as
-/// long as the disk takes for some 50 MiB; a daemon waits for 2 s.
-const LOCK_TRIES: u32 = 100;
-const LOCK_TRY_AGAIN: Duration = Duration::from_millis(20);
 /// How long a connection waits for another process's write. The operator's tool keeps its transactions far shorter.
 pub(crate) const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Pages in the log at which a commit also checkpoints: 16 MiB. Fewer would copy hot pages more often; more would make
@@ -54,9 +47,8 @@ pub(crate) struct Opener {
     pages_max: Option<u32>,
 }
 
-/// Makes the directory and the file where they do not exist, and takes the daemon's lock. The lock ends with the file
-/// handle, however the process ends.
-pub(crate) fn prepare(config: &JournalConfig, role: Role) -> Result<(Opener, Option<File>), OpenError> {
+/// Makes the directory and the file where they do not exist, and takes the daemon's lock.
+pub(crate) fn prepare(config: &JournalConfig, role: Role) -> Result<(Opener, Option<Lock>), OpenError> {
     let path = config.dir.join(FILE);
     let lock = match role {
         Role::Tool => {
@@ -67,7 +59,7 @@ pub(crate) fn prepare(config: &JournalConfig, role: Role) -> Result<(Opener, Opt
         }
         Role::Daemon => {
             make_dir(&config.dir)?;
-            let lock = take_lock(&config.dir)?;
+            let lock = Lock::take(&config.dir)?;
             make_file(&config.dir, &path)?;
             Some(lock)
         }
@@ -84,50 +76,6 @@ fn make_dir(dir: &Path) -> Result<(), OpenError> {
     made.map_err(at(dir))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "opening blocks anyway, once, before the process has anything else to do"
-)]
-fn take_lock(dir: &Path) -> Result<File, OpenError> {
-    let path = dir.join(LOCK);
-    let opened = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path);
-    let file = opened.map_err(at(&path))?;
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_TRY_AGAIN),
-            Err(TryLockError::Error(source)) => return Err(OpenError::Path { path, source }),
-        }
-    }
-    Err(OpenError::InUse { path: dir.to_owned() })
-}
-
-/// Whether a daemon holds the directory.
-pub(crate) fn is_held(dir: &Path) -> std::io::Result<bool> {
-    let file = match File::open(dir.join(LOCK)) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        file => file?,
-    };
-    // Shared, so that two who look are not in each other's way. It ends with the file.
-    match file.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-/// Keeps daemons from the directory for as long as this is held; `None` when one has it.
-pub(crate) fn keep_daemons_away(dir: &Path) -> Option<File> {
-    let file = File::open(dir.join(LOCK)).ok()?;
-    file.try_lock_shared().ok()?;
-    Some(file)
-}
-
 /// The write-ahead log; what cannot be seen counts as nothing.
 pub(crate) fn log_bytes(dir: &Path) -> u64 {
     std::fs::metadata(dir.join(format!("{FILE}-wal"))).map_or(0, |file| file.len())
@@ -136,37 +84,6 @@ pub(crate) fn log_bytes(dir: &Path) -> u64 {
 /// The file and its write-ahead log; what cannot be seen counts as nothing.
 pub(crate) fn bytes_on_disk(dir: &Path) -> u64 {
     std::fs::metadata(dir.join(FILE)).map_or(0, |file| file.len()) + log_bytes(dir)
-}
-
-/// Refuses an empty file in a directory that has held a journal: it was cut to nothing, or removed and made again.
-pub(crate) fn expect_new(lock: Option<&File>, opener: &Opener) -> Result<(), OpenError> {
-    let used = match lock {
-        Some(lock) => lock.metadata().map_err(at(&opener.path))?.len() > 0,
-        None => false,
-    };
-    if !used {
-        return Ok(());
-    }
-    Err(OpenError::Damaged {
-        path: opener.path.clone(),
-        detail: "it is empty, and there has been a journal; to begin anew, remove porchlight.lock, too"
-            .to_owned(),
-    })
-}
-
-/// Notes beside the file that it holds a journal from here on.
-pub(crate) fn mark_used(lock: Option<&File>, opener: &Opener) -> Result<(), OpenError> {
-    let Some(mut lock) = lock else {
-        return Ok(());
-    };
-    let marked = lock.metadata().and_then(|known| {
-        if known.len() == 0 {
-            lock.write_all(USED)?;
-            lock.sync_all()?;
-        }
-        Ok(())
-    });
-    marked.map_err(at(&opener.path))
 }
 
 /// An empty file is an empty database to SQLite, which would make it readable for others.
@@ -184,7 +101,7 @@ fn make_file(dir: &Path, path: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn at(path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
+pub(crate) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
     let path = path.to_owned();
     |source| OpenError::Path { path, source }
 }

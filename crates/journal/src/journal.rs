@@ -83,8 +83,8 @@ impl Journal {
         let empty = schema::recognise(&connection, &opener, config.purpose, role)?;
         if role == Role::Daemon {
             schema::check(&connection, &opener)?;
-            if empty {
-                file::expect_new(lock.as_ref(), &opener)?;
+            if let (true, Some(lock)) = (empty, &lock) {
+                lock.expect_new(&opener)?;
             }
         }
         // Nothing is written before this point: a file that is refused stays as it is.
@@ -95,7 +95,9 @@ impl Journal {
             if empty {
                 schema::create(&mut connection, config.purpose).map_err(explain)?;
             }
-            file::mark_used(lock.as_ref(), &opener)?;
+            if let Some(lock) = &lock {
+                lock.mark(&opener)?;
+            }
             ended_cleanly = schema::begin_life(&mut connection, &config).map_err(|error| match error {
                 WorkError::Sql(error) => opener.explain(error),
                 WorkError::Unreadable(what) => OpenError::Damaged {

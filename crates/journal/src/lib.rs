@@ -14,6 +14,7 @@ mod journal;
 #[cfg(test)]
 mod journal_tests;
 pub mod ledger;
+mod lock;
 mod look;
 mod queue;
 mod reader;

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 use tokio::time::Instant;
 
 use crate::error::{JournalError, WorkError};
-use crate::file;
 use crate::journal::Journal;
+use crate::{file, lock};
 
 /// The file at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Journal {
         let (bytes_in_use, bytes_max) = self.read(until, measure).await?;
         let failed = |error: std::io::Error| JournalError::Failed(error.to_string());
         Ok(Look {
-            is_held: file::is_held(&dir).map_err(failed)?,
+            is_held: lock::is_held(&dir).map_err(failed)?,
             bytes_in_use,
             bytes_max: bytes_max
                 .and_then(|bytes| u64::try_from(bytes).ok())

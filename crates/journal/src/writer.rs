@@ -3,7 +3,6 @@
 //! It does not know what the requests are about. A daemon's owns every checkpoint, and gives free pages back when there
 //! is time.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -15,7 +14,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::Role;
 use crate::error::{JournalError, spoils_connection};
-use crate::file::{Access, LOG_BYTES_KEPT, Opener, keep_daemons_away, log_bytes};
+use crate::file::{Access, LOG_BYTES_KEPT, Opener, log_bytes};
+use crate::lock::Lock;
 use crate::work::{Piece, Ran};
 
 /// Requests in one group. A commit's cost is its sync, which 256 share well; more would only make answers later.
@@ -95,7 +95,7 @@ pub(crate) struct Writer {
     /// For a tool: the log's length at which it is emptied.
     log_bytes_long: u64,
     /// Released after the connection is closed, when this is dropped.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 /// What the writer begins with.
@@ -108,7 +108,7 @@ pub(crate) struct Parts {
     pub(crate) states: Arc<States>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) connection: Connection,
-    pub(crate) lock: Option<File>,
+    pub(crate) lock: Option<Lock>,
 }
 
 impl Writer {
@@ -220,7 +220,7 @@ impl Writer {
         }
         // Where somebody reads for long, each try costs a wait: the next one comes when there is as much again.
         self.log_bytes_long = bytes + LOG_BYTES_LONG;
-        let Some(_away) = keep_daemons_away(self.opener.dir()) else {
+        let Ok(Some(_away)) = Lock::keep_daemons_away(self.opener.dir()) else {
             return;
         };
         self.with_connection(|writer, connection| {
