@@ -13,8 +13,11 @@ const PREFIX: &str = "porchlight-testbed-";
 /// A file in the root that tells the sweeper to leave it alone.
 const KEEP: &str = "keep";
 /// Waits until this process is gone (its end of the pipe closes), gives the children a moment to be killed, and
-/// removes the root unless a test failed.
-const SWEEPER: &str = r#"read -r _; sleep 1; [ -e "$1/keep" ] || rm -rf -- "$1""#;
+/// removes the root unless a test failed. A child that waits for a slow disk dies later, and may still write until then.
+const SWEEPER: &str = r#"read -r _; tries=0
+while [ -e "$1" ] && [ ! -e "$1/keep" ] && [ "$tries" -lt 60 ]; do
+  sleep 1; rm -rf -- "$1"; tries=$((tries + 1))
+done"#;
 
 static ROOT: OnceLock<PathBuf> = OnceLock::new();
 static COUNT: AtomicU32 = AtomicU32::new(0);

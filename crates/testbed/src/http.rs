@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Longest wait for an answer or a close, above the 4.5 s any answer of ours may take.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for an answer or a close, far above the 4.5 s any answer of ours may take: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest head of a response that is believed.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Largest body of a response that is believed.

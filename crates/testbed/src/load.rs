@@ -257,3 +257,30 @@ async fn attempt(connection: &mut Option<RawConnection>, address: SocketAddr, re
         Err(_) => Answer::TimedOut,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_an_open_loop_is_due_by_its_number_and_none_after_the_time() {
+        let plan = LoadGenerator::new(Vec::new(), SigningKey::new("test", b"secret"))
+            .rate(200.0)
+            .lasting(Duration::from_millis(500));
+        // It begins later, so that no time passes however slow the machine is.
+        let begun_at = Instant::now() + Duration::from_secs(3_600);
+        let run = Run {
+            plan,
+            body: (),
+            next: AtomicU64::new(0),
+            begun_at,
+        };
+        for number in 0..100 {
+            assert_eq!(
+                run.next(),
+                Some((number, begun_at + Duration::from_millis(5 * number)))
+            );
+        }
+        assert_eq!(run.next(), None);
+    }
+}

@@ -70,7 +70,7 @@ mod tests {
     #[tokio::test]
     async fn a_state_that_comes_later_is_returned() {
         let mut looks = 0;
-        let seen = wait_for("the third look", Duration::from_secs(5), async || {
+        let seen = wait_for("the third look", Duration::from_secs(60), async || {
             looks += 1;
             if looks == 3 {
                 Ok(looks)
@@ -92,11 +92,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_look_that_hangs_does_not_outlast_the_patience() {
-        let begun_at = Instant::now();
         let hung = wait_for("an answer", Duration::from_millis(20), async || {
             std::future::pending::<Result<(), String>>().await
         });
-        assert!(hung.await.is_err());
-        assert!(begun_at.elapsed() < Duration::from_secs(5));
+        let ended = tokio::time::timeout(Duration::from_secs(60), hung).await;
+        assert!(ended.expect("the patience ends it").is_err());
     }
 }

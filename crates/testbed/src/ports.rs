@@ -3,8 +3,11 @@
 //! It does not hold a port: it hands each out once per process, from a range below the one the kernel picks
 //! outgoing ports from, and begins at a place derived from the process id, so that two test processes rarely meet.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::net::TcpSocket;
 
 /// The first port handed out; the usual servers' own ports that lie in the range are skipped.
 const FIRST: u32 = 10_000;
@@ -27,21 +30,42 @@ pub fn free_port() -> u16 {
         let step = HANDED_OUT.fetch_add(1, Ordering::Relaxed);
         let candidate = FIRST + offset.wrapping_add(step) % COUNT;
         let port = u16::try_from(candidate).expect("the range ends below 65 536");
-        if !WELL_KNOWN.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if !WELL_KNOWN.contains(&port) && try_bind(port).is_ok() {
             return port;
         }
     }
     panic!("no loopback port between {FIRST} and {} is free", FIRST + COUNT);
 }
 
+/// Binds the port for a moment, without listening: a process that another test is starting just then keeps a copy of the
+/// handle until it runs, and a copy that listens would keep the server out for which the port is meant.
+fn try_bind(port: u16) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    Ok(socket)
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
     use std::collections::HashSet;
+    use std::net::TcpListener;
 
     #[test]
     fn no_port_is_handed_out_twice() {
         let ports: HashSet<u16> = (0..200).map(|_| free_port()).collect();
         assert_eq!(ports.len(), 200);
+    }
+
+    #[test]
+    fn a_port_that_somebody_listens_at_is_not_free_and_one_that_was_tried_is() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())).unwrap();
+        assert!(try_bind(taken.local_addr().unwrap().port()).is_err());
+        // As a process that is being started keeps it.
+        let port = free_port();
+        let _copy = try_bind(port).unwrap();
+        assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::directory::tail;
 use crate::poll::{WaitError, wait_for};
@@ -15,6 +15,9 @@ use crate::{directory, keeper};
 
 /// Lines of a log that go into an error.
 const TAIL_LINES: usize = 20;
+/// How long a process may take to stand still once it was told to stop.
+const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
+const FREEZE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why a server or daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -167,12 +170,28 @@ impl Process {
         child.try_wait().unwrap_or_else(|_| Some(ExitStatus::from_raw(0)))
     }
 
-    /// Sends a signal; a process that has ended is left alone.
+    /// Sends a signal; a process that has ended is left alone. One that is to stop has stopped when this returns.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         if self.exit_status().is_some() {
             return Ok(());
         }
-        send(signal, &self.pid.to_string())
+        send(signal, &self.pid.to_string())?;
+        if signal == Signal::Stop {
+            self.wait_until_frozen();
+        }
+        Ok(())
+    }
+
+    /// The kernel tells one thread, and that tells the others when it comes to run: until then they go on answering.
+    fn wait_until_frozen(&self) {
+        let deadline = Instant::now() + FREEZE_PATIENCE;
+        while !is_frozen(self.pid) && self.exit_status().is_none() && Instant::now() < deadline {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the test's next step must not meet a thread that still runs"
+            )]
+            std::thread::sleep(FREEZE_PAUSE);
+        }
     }
 
     /// SIGKILL, and waits until the kernel has taken it away.
@@ -227,6 +246,21 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether every thread of the process stands still.
+fn is_frozen(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
+    // The state follows the name, which is in parentheses and may hold any character. A thread that has ended is no obstacle.
+    let stands = |stat: String| {
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+    };
+    threads
+        .flatten()
+        .all(|thread| std::fs::read_to_string(thread.path().join("stat")).map_or(true, stands))
 }
 
 /// Sends a signal to the process of this number.

@@ -15,9 +15,10 @@ use crate::keeper::mortal;
 use crate::ports::free_port;
 use crate::process::{Process, StartError, folder};
 
-const START_PATIENCE: Duration = Duration::from_secs(60);
-/// How often it scrapes and evaluates its rules, in milliseconds: a rate needs two scrapes, and a test should not wait.
-const INTERVAL_MS: u32 = 250;
+const START_PATIENCE: Duration = Duration::from_secs(120);
+/// How often it scrapes and evaluates its rules, in milliseconds: a rate needs two scrapes, and a test should not wait. It
+/// is also the time that a scrape may take, after which a target counts as down.
+const INTERVAL_MS: u32 = 1_000;
 
 /// A private server. Dropping it kills it and removes its data.
 #[derive(Debug)]

@@ -248,7 +248,7 @@ mod tests {
     use super::*;
     use crate::http::RawConnection;
 
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn it_remembers_calls_and_answers_as_told() {

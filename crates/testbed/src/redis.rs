@@ -19,9 +19,9 @@ use crate::process::{Process, Signal, StartError, folder};
 use crate::resp::ask;
 
 /// How long a server may take to start, with the data of a long test to load.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_secs(120);
 /// How long an orderly stop may take.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// When the append-only file is synced to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Redis {
         self.start_again().await
     }
 
-    /// Freezes it: it keeps its connections and answers nothing.
+    /// Freezes it: it keeps its connections and answers nothing from when this returns.
     pub fn pause(&self) {
         self.signal(Signal::Stop);
     }
@@ -167,7 +167,7 @@ impl Redis {
     /// Asks the server one thing, over a connection of its own.
     ///
     /// # Errors
-    /// When it cannot be reached or does not answer within 5 s. An error the server words itself is a
+    /// When it cannot be reached or does not answer within 20 s. An error the server words itself is a
     /// [`Reply::Error`].
     pub fn command(&self, words: &[&str]) -> io::Result<Reply> {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();

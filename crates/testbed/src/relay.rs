@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// How long the server behind may take to accept.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries to take the port again: a process that is being started keeps a copy of the old listener until it runs.
+const BIND_PAUSE: Duration = Duration::from_millis(5);
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,7 @@ struct Shared {
     mode: watch::Sender<Mode>,
     open: AtomicUsize,
     accepted: AtomicUsize,
+    dropped: AtomicUsize,
 }
 
 /// A running relay. Dropping it cuts everything and closes its port.
@@ -82,6 +85,7 @@ impl Relay {
             mode: watch::Sender::new(mode),
             open: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
+            dropped: AtomicUsize::new(0),
         });
         let stop = CancellationToken::new();
         let run = accept(listener, address, target, Arc::clone(&shared));
@@ -155,6 +159,11 @@ impl Relay {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
+    /// How many bytes were thrown away so far.
+    pub fn dropped_bytes(&self) -> usize {
+        self.shared.dropped.load(Ordering::SeqCst)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Mode)) {
         self.shared.mode.send_modify(change);
     }
@@ -221,7 +230,11 @@ async fn accept(listener: TcpListener, address: SocketAddr, target: SocketAddr, 
         let accepted = async {
             match &listener {
                 Some(listener) => listener.accept().await,
-                None => std::future::pending().await,
+                None if refuse => std::future::pending().await,
+                None => {
+                    tokio::time::sleep(BIND_PAUSE).await;
+                    Err(io::ErrorKind::AddrInUse.into())
+                }
             }
         };
         tokio::select! {
@@ -229,14 +242,15 @@ async fn accept(listener: TcpListener, address: SocketAddr, target: SocketAddr, 
             changed = mode.changed() => if changed.is_err() { return },
             accepted = accepted => if let Ok((client, _)) = accepted {
                 shared.accepted.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(carry(client, target, Arc::clone(&shared)));
+                // Whoever cuts from now on means this connection, too.
+                let cut = shared.mode.borrow().cut.clone();
+                tokio::spawn(carry(client, target, cut, Arc::clone(&shared)));
             },
         }
     }
 }
 
-async fn carry(client: TcpStream, target: SocketAddr, shared: Arc<Shared>) {
-    let cut = shared.mode.borrow().cut.clone();
+async fn carry(client: TcpStream, target: SocketAddr, cut: CancellationToken, shared: Arc<Shared>) {
     shared.open.fetch_add(1, Ordering::SeqCst);
     let both = async {
         let Ok(Ok(server)) = tokio::time::timeout(CONNECT_PATIENCE, TcpStream::connect(target)).await else {
@@ -286,6 +300,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direct
             return;
         }
         if mode.borrow().flow(direction) == Flow::Drop {
+            shared.dropped.fetch_add(length, Ordering::SeqCst);
             continue;
         }
         let (passed, cut) = shared.take(direction, length);

@@ -26,11 +26,11 @@ use crate::ports::free_port;
 use crate::process::{Process, Signal, StartError, folder, write_file};
 
 /// How long a node may take to start. It takes 6 to 12 s of processor time, and two test processes may share a core.
-const START_PATIENCE: Duration = Duration::from_secs(120);
+const START_PATIENCE: Duration = Duration::from_secs(300);
 /// How long one attempt to connect may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long an orderly stop may take before the node is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(60);
+const STOP_PATIENCE: Duration = Duration::from_secs(120);
 /// Memory at which a node raises its alarm by itself: far above what tests fill.
 const MEMORY_BYTES_MAX: u64 = 4_000_000_000;
 /// Free disk below which a node raises its alarm by itself.
@@ -193,7 +193,7 @@ impl RabbitMq {
         self.start_again().await
     }
 
-    /// Freezes the node: it keeps its connections and answers nothing.
+    /// Freezes the node: it keeps its connections and answers nothing from when this returns.
     pub fn pause(&self) {
         self.frozen.store(true, Ordering::SeqCst);
         self.signal(Signal::Stop);

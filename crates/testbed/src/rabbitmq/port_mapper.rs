@@ -13,7 +13,8 @@ use crate::keeper::mortal;
 use crate::ports::free_port;
 use crate::process::{Process, StartError, folder};
 
-const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to start; it takes milliseconds, but the machine may be busy with everything else.
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 struct PortMapper {
     port: u16,

@@ -12,7 +12,7 @@ use crate::poll::wait_for;
 use crate::process::Process;
 
 /// How long a question may take: a loaded node with two schedulers answers slowly, but it does answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns when the node has started all it starts.
 pub(super) const AWAIT_BOOT: &str = "(fun Wait() -> case catch rabbit_boot_state:get() of \
@@ -20,8 +20,8 @@ pub(super) const AWAIT_BOOT: &str = "(fun Wait() -> case catch rabbit_boot_state
 
 /// Writes to disk which queues there are. RabbitMQ does so every half second.
 const SYNC_DECLARATIONS: &str = "[dets:sync(Table) || Table <- dets:all()], []";
-/// How long that may take before it is given up: a crash does not wait for long.
-const SYNC_PATIENCE: Duration = Duration::from_millis(500);
+/// How long that may take before it is given up: a slow disk takes its time, and without it a queue is missing afterwards.
+const SYNC_PATIENCE: Duration = Duration::from_secs(15);
 const SYNC_PAUSE: Duration = Duration::from_millis(1);
 
 /// The way to one node, across its restarts.
@@ -62,7 +62,8 @@ impl Shell {
     pub(super) fn sync_declarations(&self, process: &Process) {
         let answer = self.begin(process, SYNC_DECLARATIONS);
         let deadline = Instant::now() + SYNC_PATIENCE;
-        while answer.poll().is_err() && Instant::now() < deadline {
+        // A node that has ended by itself answers nothing any more.
+        while answer.poll().is_err() && process.exit_status().is_none() && Instant::now() < deadline {
             #[expect(
                 clippy::disallowed_methods,
                 reason = "the crash must come before the test's next step"

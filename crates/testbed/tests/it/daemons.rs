@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use porchlight_testbed::{Daemon, binary, http, wait_for};
 
+/// Long enough for a program that is read from a slow disk; a wait that succeeds never takes it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 #[tokio::test]
 async fn a_binary_is_run_to_its_end_and_its_output_read() {
     let help = Daemon::of("porchlight-loadgen").arg("--help").start().unwrap();
-    assert!(help.wait(Duration::from_secs(10)).await.unwrap().success());
+    assert!(help.wait(PATIENCE).await.unwrap().success());
     assert!(help.logs().contains("--connections"), "{}", help.logs());
     let wrong = Daemon::of("porchlight-loadgen")
         .args(["--url", "ftp://x", "--key", "k"])
         .start()
         .unwrap();
-    assert_eq!(wrong.wait(Duration::from_secs(10)).await.unwrap().code(), Some(2));
+    assert_eq!(wrong.wait(PATIENCE).await.unwrap().code(), Some(2));
     assert!(binary("porchlight-none").is_err());
 }
 
@@ -35,12 +38,12 @@ async fn a_binary_that_runs_on_is_stopped() {
     let asked = start();
     // It has sent a request, so it is past its start.
     drop(
-        tokio::time::timeout(Duration::from_secs(10), listener.accept())
+        tokio::time::timeout(PATIENCE, listener.accept())
             .await
             .unwrap()
             .unwrap(),
     );
-    asked.terminate(Duration::from_secs(5)).await.unwrap();
+    asked.terminate(PATIENCE).await.unwrap();
     let killed = start();
     killed.kill9();
     assert!(killed.exit_status().is_some());

@@ -9,6 +9,9 @@ use porchlight_testbed::{RabbitMq, Redis, wait_for};
 /// Set for the process that is to be killed; it then only starts servers and waits.
 const VICTIM: &str = "PORCHLIGHT_TESTBED_VICTIM";
 
+/// A process that waits for a slow disk ends when that has answered.
+const GONE_WITHIN: Duration = Duration::from_secs(90);
+
 /// Processes whose environment or arguments name the root directory of test process `pid`.
 fn children_of(pid: u32) -> Vec<String> {
     let root = format!("porchlight-testbed-{pid}-");
@@ -68,7 +71,7 @@ async fn nothing_is_left_when_the_test_process_is_killed() {
             Err(format!("{:?}", children_of(pid)))
         }
     };
-    wait_for("the victim's servers", Duration::from_secs(150), started)
+    wait_for("the victim's servers", Duration::from_secs(600), started)
         .await
         .unwrap();
     let running = children_of(pid);
@@ -84,7 +87,7 @@ async fn nothing_is_left_when_the_test_process_is_killed() {
         left if left.is_empty() => Ok(()),
         left => Err(format!("{left:?}")),
     };
-    wait_for("the victim's servers to be gone", Duration::from_secs(10), gone)
+    wait_for("the victim's servers to be gone", GONE_WITHIN, gone)
         .await
         .unwrap();
     let root = format!("porchlight-testbed-{pid}-");
@@ -95,7 +98,7 @@ async fn nothing_is_left_when_the_test_process_is_killed() {
             .find(|name| name.to_string_lossy().starts_with(&root));
         left.map_or(Ok(()), |name| Err(format!("{} is there", name.display())))
     };
-    wait_for("its directory to be gone", Duration::from_secs(10), swept)
+    wait_for("its directory to be gone", GONE_WITHIN, swept)
         .await
         .unwrap();
 }

@@ -17,7 +17,7 @@ fn declare_with_two(vhost: &str, kind: &str) -> String {
            undefined, undefined, undefined, undefined, undefined, undefined}}, \
          [amqp_channel:call(Ch, {{'basic.publish', 0, <<>>, <<\"work\">>, false, false}}, \
            {{amqp_msg, Props, <<\"body\">>}}) || _ <- [1, 2]], \
-         true = amqp_channel:wait_for_confirms(Ch, 10), amqp_connection:close(C), []"
+         true = amqp_channel:wait_for_confirms(Ch, 60), amqp_connection:close(C), []"
     )
 }
 
@@ -76,7 +76,7 @@ async fn a_killed_node_comes_back_on_its_port_with_its_data() {
         Ok(state) if state.ready == 2 => Ok(()),
         other => Err(format!("{other:?}")),
     };
-    wait_for("both messages to be back", Duration::from_secs(30), two)
+    wait_for("both messages to be back", Duration::from_secs(120), two)
         .await
         .unwrap();
 
@@ -85,7 +85,7 @@ async fn a_killed_node_comes_back_on_its_port_with_its_data() {
     broker.pause();
     broker.resume();
     broker.restart().await.unwrap();
-    wait_for("both messages to be back", Duration::from_secs(30), two)
+    wait_for("both messages to be back", Duration::from_secs(120), two)
         .await
         .unwrap();
 }

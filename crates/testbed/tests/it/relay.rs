@@ -11,6 +11,8 @@ use tokio::time::timeout;
 
 /// Long enough for loopback, short enough to find out that nothing comes.
 const SILENCE: Duration = Duration::from_millis(150);
+/// A wait that succeeds never takes it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn echo_server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -39,7 +41,7 @@ async fn round_trip(client: &mut TcpStream, text: &[u8]) -> io::Result<()> {
 
 async fn expect(client: &mut TcpStream, text: &[u8]) -> io::Result<()> {
     let mut back = vec![0; text.len()];
-    timeout(Duration::from_secs(5), client.read_exact(&mut back)).await??;
+    timeout(PATIENCE, client.read_exact(&mut back)).await??;
     assert_eq!(back, text);
     Ok(())
 }
@@ -68,6 +70,14 @@ async fn dropped_bytes_are_lost_and_later_ones_pass() {
     round_trip(&mut client, b"one").await.unwrap();
     relay.drop_bytes(Direction::ToClient);
     client.write_all(b"two").await.unwrap();
+    wait_for("the bytes to be dropped", PATIENCE, async || {
+        match relay.dropped_bytes() {
+            3 => Ok(()),
+            dropped => Err(dropped.to_string()),
+        }
+    })
+    .await
+    .unwrap();
     assert!(is_silent(&mut client).await);
     relay.pass();
     round_trip(&mut client, b"three").await.unwrap();
@@ -78,9 +88,7 @@ async fn a_cut_closes_what_is_open_and_nothing_that_comes_later() {
     let (relay, mut client) = start().await;
     round_trip(&mut client, b"one").await.unwrap();
     relay.cut();
-    let closed = timeout(Duration::from_secs(5), client.read(&mut [0; 16]))
-        .await
-        .unwrap();
+    let closed = timeout(PATIENCE, client.read(&mut [0; 16])).await.unwrap();
     assert!(matches!(closed, Ok(0) | Err(_)));
     let mut second = TcpStream::connect(relay.address()).await.unwrap();
     round_trip(&mut second, b"two").await.unwrap();
@@ -93,9 +101,7 @@ async fn a_cut_after_some_bytes_lets_exactly_those_pass() {
     relay.cut_after(Direction::ToClient, 4);
     client.write_all(b"abcdefgh").await.unwrap();
     let mut got = Vec::new();
-    let _ = timeout(Duration::from_secs(5), client.read_to_end(&mut got))
-        .await
-        .unwrap();
+    let _ = timeout(PATIENCE, client.read_to_end(&mut got)).await.unwrap();
     assert_eq!(got, b"abcd");
     let mut second = TcpStream::connect(relay.address()).await.unwrap();
     round_trip(&mut second, b"two").await.unwrap();
@@ -115,14 +121,10 @@ async fn a_closed_port_refuses_and_opens_again() {
         Ok(_) => Err("accepted".to_owned()),
         Err(_) => Ok(()),
     };
-    wait_for("a refusal", Duration::from_secs(5), refused)
-        .await
-        .unwrap();
+    wait_for("a refusal", PATIENCE, refused).await.unwrap();
     round_trip(&mut client, b"still").await.unwrap();
     relay.refuse(false);
-    let mut second = wait_for("a connection", Duration::from_secs(5), connect)
-        .await
-        .unwrap();
+    let mut second = wait_for("a connection", PATIENCE, connect).await.unwrap();
     round_trip(&mut second, b"two").await.unwrap();
 }
 
@@ -133,4 +135,28 @@ async fn a_delay_is_added_in_each_direction() {
     let begun_at = tokio::time::Instant::now();
     round_trip(&mut client, b"slow").await.unwrap();
     assert!(begun_at.elapsed() >= Duration::from_millis(80));
+}
+
+#[tokio::test]
+async fn a_port_that_a_copy_of_the_listener_still_holds_is_taken_when_that_is_gone() {
+    let (relay, mut client) = start().await;
+    round_trip(&mut client, b"one").await.unwrap();
+    relay.refuse(true);
+    let copy = wait_for("the port to be free", PATIENCE, async || {
+        let listener = std::net::TcpListener::bind(relay.address());
+        listener.map_err(|error| error.to_string())
+    })
+    .await
+    .unwrap();
+    relay.refuse(false);
+    // Connections are carried, so the relay has come past its first try.
+    round_trip(&mut client, b"two").await.unwrap();
+    drop(copy);
+    let mut second = wait_for("a connection", PATIENCE, async || {
+        let connection = TcpStream::connect(relay.address()).await;
+        connection.map_err(|error| error.to_string())
+    })
+    .await
+    .unwrap();
+    round_trip(&mut second, b"three").await.unwrap();
 }
