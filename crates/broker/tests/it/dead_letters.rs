@@ -90,6 +90,35 @@ async fn listing_shows_every_letter_in_order_and_takes_none() {
     }
 }
 
+/// RabbitMQ answers the end of a channel before the queue has back what the channel held.
+#[tokio::test]
+async fn who_looks_right_after_a_walk_sees_every_letter() {
+    const LETTERS: usize = 30;
+    let (node, vhost, url) = fresh().await;
+    bury(&publisher(&url).await, LETTERS).await;
+    let urls = BrokerUrls::parse(&url).unwrap();
+    // It stands until the walk has long been over, and goes on by itself.
+    let slow = format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{vhost}\">>, queue, <<\"{DEAD}\">>)), \
+         Queue = amqqueue:get_pid(Q), ok = sys:suspend(Queue), \
+         {{ok, _}} = timer:apply_after(300, sys, resume, [Queue]), []"
+    );
+    for _ in 0..3 {
+        let mut walk = Walk::open(&urls, "test-dead").await.unwrap();
+        assert_eq!(walk.ready(), LETTERS);
+        while let Some(taken) = walk.next().await.unwrap() {
+            walk.leave(taken.tag, &taken.letter);
+        }
+        node.eval(&slow).await.unwrap();
+        walk.close().await;
+        let all = Listed {
+            ready: LETTERS,
+            seen: LETTERS,
+        };
+        assert_eq!(letters(&url, LETTERS).await.0, all);
+    }
+}
+
 #[tokio::test]
 async fn a_letter_of_ours_tells_reason_stage_detail_and_time() {
     let (_node, _vhost, url) = fresh().await;
