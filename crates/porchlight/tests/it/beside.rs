@@ -6,10 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use porchlight_event::SigningKey;
 use porchlight_testbed::{Daemon, LoadGenerator, RingSchedule, free_port, http, wait_for};
-use serde_json::Value;
 
 use crate::site::{Form, KEY, PATIENCE, Site, event, now_ms};
-use crate::tool::run;
+use crate::tool::{json_lines, run};
 
 /// Operations that each of two tools registers.
 const EACH: usize = 15;
@@ -31,18 +30,14 @@ async fn what_a_tool_makes_owed_is_sent_by_the_daemon_soon() {
     let added = site.run(&add).await.expect(0).json();
     assert_eq!(added["state"], "paused");
     let sent = async || {
-        let logs = alone.daemon.logs();
-        let commands = logs.lines().filter(|line| line.starts_with('{'));
-        let commands: Vec<Value> = commands.map(|line| serde_json::from_str(line).unwrap()).collect();
+        let commands = json_lines(&alone.daemon.logs());
         if commands.is_empty() {
             Err("no command yet".to_owned())
         } else {
             Ok(commands)
         }
     };
-    let commands = wait_for("the pause", Duration::from_secs(10), sent)
-        .await
-        .unwrap();
+    let commands = wait_for("the pause", PATIENCE, sent).await.unwrap();
     assert_eq!(
         (&commands[0]["action"], &commands[0]["operation"]["id"]),
         (&"pause".into(), &"nightly".into())
@@ -59,7 +54,7 @@ async fn what_a_tool_makes_owed_is_sent_by_the_daemon_soon() {
             Err(ran.stderr)
         }
     };
-    let device = wait_for("the event to be applied", Duration::from_secs(10), applied)
+    let device = wait_for("the event to be applied", PATIENCE, applied)
         .await
         .unwrap();
     assert_eq!(device["status"], "online");
@@ -149,8 +144,9 @@ async fn a_replay_that_is_stopped_has_told_of_each_letter_that_it_moved() {
             "dead",
             "replay",
             "--yes",
+            // Slow enough that it is still at it when some are seen to be moved.
             "--rate",
-            "20",
+            "5",
             "--audit-file",
             audit.to_str().unwrap(),
         ];

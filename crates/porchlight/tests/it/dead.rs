@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::tool::{command, run};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A virtual host with the topology and a publisher for letters.
 struct Broker {
@@ -240,7 +240,8 @@ async fn a_replay_that_is_killed_loses_no_letter() {
         ids.insert(broker.bury(number, "no_device", 0).await);
     }
     broker.wait_for_ready("porchlight.dead", 40).await;
-    let arguments = ["dead", "replay", "--yes", "--rate", "20"];
+    // Slow enough that it is still at it when some are seen to be moved.
+    let arguments = ["dead", "replay", "--yes", "--rate", "4"];
     let mut child = command(&arguments, &broker.variables())
         .stderr(std::process::Stdio::null())
         .spawn()

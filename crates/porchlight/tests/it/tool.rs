@@ -31,6 +31,13 @@ pub(crate) async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
     Ran::from(output)
 }
 
+/// The lines of JSON in a log that is still written to: the last line may not be whole yet.
+pub(crate) fn json_lines(log: &str) -> Vec<serde_json::Value> {
+    let whole = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let lines = whole.filter(|line| line.starts_with('{'));
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
         Self {
