@@ -176,6 +176,13 @@ async fn in_a_terminal_queues_are_drawn_with_their_rates_until_q() {
     assert_eq!(terminal.ended(PATIENCE).await.unwrap(), 0);
 }
 
+/// Every mode of a terminal that nothing has changed: a program that draws may have begun before it is looked at.
+async fn untouched_modes() -> String {
+    let terminal = Terminal::start("true", &[], &[], (80, 24)).unwrap();
+    assert_eq!(terminal.ended(PATIENCE).await.unwrap(), 0);
+    terminal.modes()
+}
+
 #[tokio::test]
 async fn each_end_gives_the_terminal_back_as_it_was() {
     type End = (&'static str, fn(&Terminal));
@@ -188,9 +195,9 @@ async fn each_end_gives_the_terminal_back_as_it_was() {
         ("SIGHUP", |terminal| terminal.signal(Signal::HangUp)),
     ];
     let site = Site::start(Form::Directory).await;
+    let before = untouched_modes().await;
     for (name, end) in ends {
         let terminal = terminal_at(&site.variables);
-        let before = terminal.modes();
         terminal
             .shows(&["porchlight.events ", "q quit"], PATIENCE)
             .await

@@ -86,6 +86,7 @@ fn give_back_before_a_panic_is_told() {
 mod tests {
     use std::time::Duration;
 
+    use porchlight_testbed::Terminal;
     use ratatui::widgets::Paragraph;
 
     use super::*;
@@ -120,9 +121,11 @@ mod tests {
         let name = concat!(module_path!(), "::a_drawing_that_panics");
         let name = name.split_once("::").unwrap().1;
         let arguments = ["--exact", name, "--nocapture"];
-        let terminal =
-            porchlight_testbed::Terminal::start(this, &arguments, &[(DRAWS, place)], (80, 24)).unwrap();
-        let before = terminal.modes();
+        // Of the terminal in which it draws it may have changed them by the time that they are looked at.
+        let untouched = Terminal::start("true", &[], &[], (80, 24)).unwrap();
+        assert_eq!(untouched.ended(PATIENCE).await.unwrap(), 0);
+        let before = untouched.modes();
+        let terminal = Terminal::start(this, &arguments, &[(DRAWS, place)], (80, 24)).unwrap();
         terminal.shows(&["all is well"], PATIENCE).await.unwrap();
         assert!(terminal.is_alternate() && !terminal.shows_cursor());
         assert_ne!(terminal.modes(), before);
