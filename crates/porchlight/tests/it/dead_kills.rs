@@ -160,6 +160,7 @@ async fn whatever_the_tool_does_when_it_is_killed_every_letter_is_accounted_for(
         }
         // What was dropped comes back from the file that was made first.
         site.run(&["dead", "import", &file, "--yes"]).await.expect(0);
+        settled(&site).await;
         let back = self::dead(&site).await;
         assert_eq!(back, all, "{form:?}");
     }

@@ -17,7 +17,7 @@ use porchlight_journal::{Journal, JournalConfig, LedgerConfig, Role};
 use porchlight_ledger::Ledger;
 use porchlight_queue::{DeadLetters, Deadlines, Queue};
 use porchlight_store::{Store, StoreConfig};
-use porchlight_testbed::{RabbitMq, Redis};
+use porchlight_testbed::{RabbitMq, Redis, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -103,6 +103,16 @@ impl Servers {
 
     pub(crate) async fn ready(&self, queue: &str) -> u64 {
         self.node.queue(&self.vhost, queue).await.unwrap().ready
+    }
+
+    pub(crate) async fn wait_for_ready(&self, queue: &str, wanted: u64) {
+        let look = async || match self.ready(queue).await {
+            ready if ready == wanted => Ok(()),
+            ready => Err(format!("{ready} ready")),
+        };
+        wait_for(&format!("{wanted} in {queue}"), PATIENCE, look)
+            .await
+            .unwrap();
     }
 }
 
