@@ -12,6 +12,10 @@ use porchlight_testbed::redis::{Fsync, Reply};
 use serde_json::json;
 use tempfile::TempDir;
 
+/// What Redis may take to connect and to answer: only a failure, however busy machine and disk are. A call that was given up
+/// has its effect all the same, and the next one would find it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Where a ledger lies. Several can work on one place, as several processes would.
 pub(crate) enum Place {
     Redis(Redis),
@@ -42,6 +46,8 @@ impl Place {
             Self::Redis(redis) => {
                 let config = StoreConfig {
                     settle,
+                    connect_timeout: PATIENCE,
+                    response_timeout: PATIENCE,
                     ..StoreConfig::new(redis.url())
                 };
                 Ledger::Redis(Store::connect(&config).unwrap())

@@ -8,8 +8,8 @@ use porchlight_testbed::redis::Fsync;
 use serde_json::json;
 use std::time::Duration;
 
-/// How long a test waits for a state.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for a state, and for an answer where none is to be missing.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A fast server, and a store on it.
 pub(crate) async fn store() -> (Redis, Store) {
@@ -18,8 +18,14 @@ pub(crate) async fn store() -> (Redis, Store) {
     (redis, store)
 }
 
+/// It waits for long: a call that was given up has its effect all the same, and the next one would find it.
 pub(crate) fn store_on(redis: &Redis) -> Store {
-    Store::connect(&StoreConfig::new(redis.url())).unwrap()
+    let config = StoreConfig {
+        connect_timeout: PATIENCE,
+        response_timeout: PATIENCE,
+        ..StoreConfig::new(redis.url())
+    };
+    Store::connect(&config).unwrap()
 }
 
 /// An event as Ring would send it.
