@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use porchlight_event::Envelope;
 use porchlight_journal::{Journal, JournalConfig, Limits, Queue, Role, Source, SourceConfig};
+use porchlight_testbed::wait_for;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -37,24 +38,35 @@ async fn with_many_events_the_depth_and_the_first_batch_come_at_once() {
     while let Some(done) = writers.join_next().await {
         done.unwrap();
     }
+    // Once is enough: what is slow by itself is slow each time, and a busy machine is not.
     let queue = Queue::new(&journal);
-    let began = Instant::now();
-    let depth = queue.depth(began + PATIENCE).await.unwrap();
-    let took = began.elapsed();
-    assert_eq!(depth.ready.count, each * WRITERS);
-    assert!(took < Duration::from_millis(100), "the depth took {took:?}");
-    let began = Instant::now();
-    let mut source = Source::start(&journal, SourceConfig::default(), CancellationToken::new());
-    let batch = timeout(PATIENCE, source.next_batch(64)).await.unwrap().unwrap();
-    let took = began.elapsed();
-    assert!(
-        batch.deliveries.len() > 1 && took < Duration::from_millis(500),
-        "a batch took {took:?}"
-    );
-    source.close().await;
+    wait_for("the depth at once", PATIENCE, async || {
+        let began = Instant::now();
+        let depth = queue.depth(began + PATIENCE).await.unwrap();
+        assert_eq!(depth.ready.count, each * WRITERS);
+        quick(began, Duration::from_millis(100))
+    })
+    .await
+    .unwrap();
+    wait_for("a first batch at once", PATIENCE, async || {
+        let began = Instant::now();
+        let mut source = Source::start(&journal, SourceConfig::default(), CancellationToken::new());
+        let batch = timeout(PATIENCE, source.next_batch(64)).await.unwrap().unwrap();
+        let came = quick(began, Duration::from_millis(500));
+        assert!(batch.deliveries.len() > 1);
+        source.close().await;
+        came
+    })
+    .await
+    .unwrap();
     journal.close(PATIENCE).await;
     let began = Instant::now();
     Journal::open(config, Role::Daemon).unwrap();
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(20), "opening took {took:?}");
+    assert!(took < PATIENCE, "opening took {took:?}");
+}
+
+fn quick(began: Instant, most: Duration) -> Result<(), String> {
+    let took = began.elapsed();
+    (took < most).then_some(()).ok_or_else(|| format!("{took:?}"))
 }
