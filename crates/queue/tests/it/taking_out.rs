@@ -141,6 +141,7 @@ pub(crate) async fn depth(mut bench: Bench) {
     // SQLite brings back what was put off where somebody consumes, also while that one is paused.
     let mut source = bench.source_with(true, CancellationToken::new());
     bench.accept_all(&["a", "b", "c"]).await;
+    bench.settle_at("porchlight.events", 3).await;
     bench
         .queue
         .put_off(&event("d"), RetryTier::TenMinutes, soon())
@@ -151,7 +152,6 @@ pub(crate) async fn depth(mut bench: Bench) {
         .bury(&event("e"), crate::dead_letters::NOTE, soon())
         .await
         .unwrap();
-    bench.settle_at("porchlight.events", 3).await;
     bench.settle_at("porchlight.dead", 1).await;
     bench.settle_at("porchlight.events", 4).await;
     bench.settle_at("porchlight.retry", 0).await;
