@@ -61,7 +61,8 @@ async fn a_delivery_says_how_often_it_was_taken_back() {
 async fn the_prefetch_widens_on_the_same_channel_without_loss_or_repetition() {
     let (node, vhost, url) = fresh().await;
     fill(&publisher(&url).await, 100).await;
-    let healthy_after = Duration::from_millis(700);
+    // Long enough to be looked at before.
+    let healthy_after = Duration::from_secs(10);
     let (mut consumer, _stop) = start(ConsumerConfig {
         healthy_after,
         prefetch_full: 50,

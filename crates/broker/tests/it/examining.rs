@@ -2,15 +2,10 @@
 
 use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use porchlight_broker::examine::{self, Deed, ObjectState};
-use porchlight_broker::topology::{self, DEAD, EVENTS, declare};
-use porchlight_broker::{BrokerUrls, Link, TopologyConfig, TopologyError};
+use porchlight_broker::topology::{self, DEAD, EVENTS};
+use porchlight_broker::{TopologyConfig, TopologyError};
 
-use crate::support::{event, fresh, plain, publish, publisher};
-
-async fn link(url: &str) -> Link {
-    let urls = BrokerUrls::parse(url).unwrap();
-    Link::connect(&urls, "test-examine").await.unwrap()
-}
+use crate::support::{declare, event, fresh, link, plain, publish, publisher};
 
 #[tokio::test]
 async fn a_broker_that_daemons_have_used_is_as_declared_and_one_that_none_has_used_stays_empty() {

@@ -1,16 +1,16 @@
 //! The broker dies, freezes, blocks or falls silent: what callers see meanwhile, and that it ends by itself.
 
-use std::time::{Duration, Instant};
+use std::{collections::HashSet, time::Duration};
 
 use porchlight_broker::{BrokerUrls, PublishDeadlines, PublishError, Publisher, PublisherConfig, QueueState};
 use porchlight_testbed::{Direction, RabbitMq, Relay, wait_for};
 
 use crate::support::{
-    EVENTS, PATIENCE, cruel_node, event, fresh, plain, publish, publisher, publisher_config, reach,
-    settle_at, started, take,
+    EVENTS, PATIENCE, cruel_node, event, fresh, plain, publish, publish_at_once, publisher, publisher_config,
+    reach, set_alarm, settle_at, started, take, try_link,
 };
 
-/// Publishes until one succeeds again.
+/// Publishes until one succeeds again. One that seemed to fail may be stored, too.
 async fn recovers(publisher: &Publisher) {
     wait_for("a confirmed publish", PATIENCE * 3, async || {
         let deadlines = PublishDeadlines::within(Duration::from_secs(2));
@@ -27,37 +27,37 @@ async fn recovers(publisher: &Publisher) {
 async fn a_killed_broker_fails_what_is_in_flight_and_is_found_again_with_all_that_was_confirmed() {
     let node = cruel_node().await;
     let vhost = node.vhost().await.unwrap();
-    let publisher = publisher(&node.url_for_vhost(&vhost)).await;
-    let mut confirmed: u64 = 0;
-    for number in 0..50 {
-        publish(&publisher, event(&number.to_string())).await.unwrap();
-        confirmed += 1;
+    let url = node.url_for_vhost(&vhost);
+    let publisher = publisher(&url).await;
+    let mut confirmed: HashSet<String> = (0..50).map(|number| number.to_string()).collect();
+    for body in &confirmed {
+        publish(&publisher, event(body)).await.unwrap();
     }
     node.kill();
     reach(&mut publisher.state(), |state| {
         matches!(state, QueueState::Connecting { .. })
     })
     .await;
-    let began = Instant::now();
     assert_eq!(
-        publish(&publisher, event("x")).await.unwrap_err(),
+        publish_at_once(&publisher, event("x")).unwrap_err(),
         PublishError::Unavailable
-    );
-    assert!(
-        began.elapsed() < Duration::from_millis(100),
-        "took {:?}",
-        began.elapsed()
     );
     node.start_again().await.unwrap();
     recovers(&publisher).await;
-    settle_at(&node, &vhost, EVENTS, confirmed + 1, 0).await;
+    let (_connection, channel) = plain(&url).await;
+    while !confirmed.is_empty() {
+        let body = String::from_utf8(take(&channel, EVENTS).await.data).unwrap();
+        assert!(confirmed.remove(&body) || body == "after", "{body}");
+    }
+    assert_eq!(take(&channel, EVENTS).await.data, b"after");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_broker_is_a_timeout_then_unavailable_and_works_again_when_thawed() {
     let node = cruel_node().await;
     let vhost = node.vhost().await.unwrap();
-    let confirm_silence_max = Duration::from_secs(1);
+    // Well behind the deadline below, so that of the two that comes first.
+    let confirm_silence_max = Duration::from_secs(4);
     let config = PublisherConfig {
         confirm_silence_max,
         ..publisher_config(&node.url_for_vhost(&vhost))
@@ -71,7 +71,6 @@ async fn a_frozen_broker_is_a_timeout_then_unavailable_and_works_again_when_thaw
     );
     let given_up = |state: &QueueState| matches!(state, QueueState::Connecting { .. });
     reach(&mut publisher.state(), given_up).await;
-    let threads = io_threads();
     let refused = |state: &QueueState| match state {
         QueueState::Connecting {
             last_error: Some(error),
@@ -79,19 +78,30 @@ async fn a_frozen_broker_is_a_timeout_then_unavailable_and_works_again_when_thaw
         _ => false,
     };
     reach(&mut publisher.state(), refused).await;
-    assert!(
-        io_threads() <= threads,
-        "attempts against a frozen broker leave threads behind"
-    );
+    // A thread of lapin's that was left behind would keep its socket.
+    wait_for(
+        "nothing left of any attempt",
+        PATIENCE,
+        async || match open_sockets_to(node.address().port()) {
+            0 => Ok(()),
+            count => Err(format!("{count} sockets")),
+        },
+    )
+    .await
+    .unwrap();
     node.resume();
     recovers(&publisher).await;
 }
 
-/// How many of lapin's threads this process has.
-fn io_threads() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|name| name.trim() == "lapin-io-loop").count()
+/// How many sockets to this port some process holds; those that only the kernel still has to end are not counted.
+fn open_sockets_to(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let remote = format!(":{port:04X}");
+    let is_open = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[2].ends_with(&remote) && fields[9] != "0"
+    };
+    table.lines().skip(1).filter(is_open).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,7 +109,7 @@ async fn a_memory_alarm_blocks_at_once_without_queueing_and_its_end_unblocks() {
     let node = cruel_node().await;
     let vhost = node.vhost().await.unwrap();
     let publisher = publisher(&node.url_for_vhost(&vhost)).await;
-    node.set_memory_alarm(true).await.unwrap();
+    set_alarm(&node, true).await;
     // The broker tells a connection of an alarm only when it publishes.
     let first = publisher.publish(event("first"), PublishDeadlines::within(PATIENCE));
     let waiting = async {
@@ -107,20 +117,14 @@ async fn a_memory_alarm_blocks_at_once_without_queueing_and_its_end_unblocks() {
             matches!(state, QueueState::Blocked { .. })
         })
         .await;
-        let began = Instant::now();
         for _ in 0..1_000 {
             assert_eq!(
-                publish(&publisher, event("x")).await.unwrap_err(),
+                publish_at_once(&publisher, event("x")).unwrap_err(),
                 PublishError::Blocked
             );
         }
-        assert!(
-            began.elapsed() < Duration::from_secs(1),
-            "took {:?}",
-            began.elapsed()
-        );
         assert!(publisher.stats().inflight <= 1);
-        node.set_memory_alarm(false).await.unwrap();
+        set_alarm(&node, false).await;
     };
     let (first, ()) = tokio::join!(first, waiting);
     first.unwrap();
@@ -140,11 +144,11 @@ async fn a_connection_blocked_for_too_long_is_given_up() {
         ..publisher_config(&node.url_for_vhost(&vhost))
     };
     let publisher = started(config).await;
-    node.set_memory_alarm(true).await.unwrap();
+    set_alarm(&node, true).await;
     let outcome = publisher
         .publish(event("x"), PublishDeadlines::within(PATIENCE))
         .await;
-    node.set_memory_alarm(false).await.unwrap();
+    set_alarm(&node, false).await;
     assert_eq!(outcome.unwrap_err(), PublishError::Disconnected);
     recovers(&publisher).await;
 }
@@ -182,8 +186,12 @@ async fn under_random_cuts_every_success_is_in_the_queue() {
     let relay = Relay::start(node.address()).await.unwrap();
     let publisher = publisher(&RabbitMq::url_at(relay.address(), &vhost)).await;
     let mut random = fastrand::Rng::with_seed(7);
-    let mut confirmed = std::collections::HashSet::new();
-    for round in 0..12 {
+    let mut confirmed = HashSet::new();
+    let mut rounds = 0..;
+    // Where cuts come at a bad moment, more rounds are needed for some to be confirmed; not a hundred.
+    while rounds.start < 12 || confirmed.len() <= 100 {
+        let round = rounds.next().unwrap();
+        assert!(round < 100, "only {} confirmed", confirmed.len());
         relay.cut_after(Direction::ToServer, random.usize(500..60_000));
         let mut tasks = tokio::task::JoinSet::new();
         for number in 0..100 {
@@ -200,7 +208,6 @@ async fn under_random_cuts_every_success_is_in_the_queue() {
         );
         reach(&mut publisher.state(), QueueState::is_ready).await;
     }
-    assert!(confirmed.len() > 100, "only {} confirmed", confirmed.len());
     relay.pass();
     let (_connection, channel) = plain(&url).await;
     while !confirmed.is_empty() {
@@ -226,6 +233,15 @@ async fn with_several_addresses_the_dead_ones_are_passed_over() {
 async fn connections_closed_by_the_operator_come_back() {
     let (node, vhost, url) = fresh().await;
     let publisher = publisher(&url).await;
+    // RabbitMQ enters a connection into the list of those that it can close a moment after it is made.
+    wait_for("the connection in the list", PATIENCE, async || {
+        match node.connection_count(&vhost).await.unwrap() {
+            1 => Ok(()),
+            count => Err(format!("{count} connections")),
+        }
+    })
+    .await
+    .unwrap();
     node.close_all_connections(&vhost).await.unwrap();
     wait_for("a second connection", PATIENCE, async || {
         match publisher.stats() {
@@ -246,9 +262,7 @@ async fn wrong_credentials_and_a_missing_vhost_are_told_apart_without_the_passwo
         (wrong, "ACCESS_REFUSED"),
         (node.url_for_vhost("nowhere"), "vhost"),
     ] {
-        let error = porchlight_broker::Link::connect(&BrokerUrls::parse(&url).unwrap(), "test")
-            .await
-            .unwrap_err();
+        let error = try_link(&url).await.unwrap_err();
         let shown = format!("{error} {error:?}");
         assert!(shown.contains(needle) && !shown.contains("hunter2"), "{shown}");
     }

@@ -102,6 +102,15 @@ async fn a_missing_exchange_costs_the_connection_and_the_next_one_declares_it_ag
         publish(&publisher, event("x")).await.unwrap_err(),
         PublishError::Disconnected
     );
+    // The state may be the one from before still.
+    wait_for("a second connection", PATIENCE, async || {
+        match publisher.stats() {
+            stats if stats.reconnects_total == 1 => Ok(()),
+            stats => Err(format!("{stats:?}")),
+        }
+    })
+    .await
+    .unwrap();
     reach(&mut publisher.state(), QueueState::is_ready).await;
     publish(&publisher, event("y")).await.unwrap();
     assert_eq!(publisher.stats().reconnects_total, 1);
@@ -313,9 +322,14 @@ async fn without_a_broker_publishing_is_unavailable_at_once_and_the_reason_is_sh
         publish(&publisher, event("x")).await.unwrap_err(),
         PublishError::Unavailable
     );
-    let reason = |state: &QueueState| matches!(state, QueueState::Connecting { last_error: Some(_) });
+    let reason = |state: &QueueState| match state {
+        QueueState::Connecting {
+            last_error: Some(error),
+        } => error.contains("refused"),
+        _ => false,
+    };
     reach(&mut publisher.state(), reason).await;
     let shown = format!("{:?}", *publisher.state().borrow());
-    assert!(shown.contains("refused") && !shown.contains("hunter2"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
     publisher.close(PATIENCE).await;
 }

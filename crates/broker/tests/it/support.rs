@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use lapin::{
     Channel, Connection, ConnectionProperties,
     message::Delivery,
     options::{BasicGetOptions, BasicRejectOptions},
 };
 use porchlight_broker::{
-    BrokerUrls, Confirmed, Consumer, ConsumerConfig, Outgoing, PublishDeadlines, PublishError, Publisher,
-    PublisherConfig, QueueState, topology,
+    BrokerUrls, Confirmed, ConnectError, Consumer, ConsumerConfig, Link, Outgoing, PublishDeadlines,
+    PublishError, Publisher, PublisherConfig, QueueState, TopologyConfig, TopologyError,
+    connection::AttemptError, topology,
 };
 use porchlight_event::Envelope;
 use porchlight_testbed::{RabbitMq, wait_for};
@@ -18,7 +20,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 static CRUEL: OnceCell<Mutex<RabbitMq>> = OnceCell::const_new();
 
@@ -36,8 +38,18 @@ pub(crate) async fn cruel_node() -> MutexGuard<'static, RabbitMq> {
     node
 }
 
+/// Raises or clears the alarm, and returns when every connection has been told: what is published from then on meets it.
+pub(crate) async fn set_alarm(node: &RabbitMq, raised: bool) {
+    node.set_memory_alarm(raised).await.unwrap();
+    node.eval("_ = rabbit_alarm:get_alarms(), []").await.unwrap();
+}
+
+/// Without a confirm it keeps its connection for as long as the tests have patience.
 pub(crate) fn publisher_config(url: &str) -> PublisherConfig {
-    PublisherConfig::new(BrokerUrls::parse(url).unwrap(), "test-publisher")
+    PublisherConfig {
+        confirm_silence_max: PATIENCE,
+        ..PublisherConfig::new(BrokerUrls::parse(url).unwrap(), "test-publisher")
+    }
 }
 
 pub(crate) async fn publisher(url: &str) -> Publisher {
@@ -50,8 +62,36 @@ pub(crate) async fn started(config: PublisherConfig) -> Publisher {
     publisher
 }
 
+/// Its prefetch stays small.
 pub(crate) fn consumer_config(url: &str) -> ConsumerConfig {
-    ConsumerConfig::new(BrokerUrls::parse(url).unwrap(), "test-consumer")
+    ConsumerConfig {
+        healthy_after: Duration::from_secs(3600),
+        ..ConsumerConfig::new(BrokerUrls::parse(url).unwrap(), "test-consumer")
+    }
+}
+
+/// A connection, or why there is none; that a busy machine did not answer in time is no reason.
+pub(crate) async fn try_link(url: &str) -> Result<Link, ConnectError> {
+    let urls = BrokerUrls::parse(url).unwrap();
+    let is_late = |attempt: &AttemptError| matches!(attempt, AttemptError::TimedOut { .. });
+    let connect = async || match Link::connect(&urls, "test-link").await {
+        Err(error) if error.attempts.iter().any(is_late) => Err(error.to_string()),
+        answered => Ok(answered),
+    };
+    wait_for("an answer", PATIENCE, connect).await.unwrap()
+}
+
+pub(crate) async fn link(url: &str) -> Link {
+    try_link(url).await.unwrap()
+}
+
+/// Declares again where the broker was too slow, as a daemon does.
+pub(crate) async fn declare(link: &Link, config: &TopologyConfig) -> Result<(), TopologyError> {
+    let declared = async || match topology::declare(link, config).await {
+        Err(error @ TopologyError::Lost { .. }) => Err(format!("{error:?}")),
+        answered => Ok(answered),
+    };
+    wait_for("an answer", PATIENCE, declared).await.unwrap()
 }
 
 /// Waits for a state, and shows the one it hangs in otherwise.
@@ -68,9 +108,18 @@ pub(crate) fn event(text: &str) -> Outgoing {
 }
 
 pub(crate) async fn publish(publisher: &Publisher, outgoing: Outgoing) -> Result<Confirmed, PublishError> {
-    publisher
-        .publish(outgoing, PublishDeadlines::within(Duration::from_secs(10)))
-        .await
+    let deadlines = PublishDeadlines {
+        slot_wait_max: PATIENCE,
+        ..PublishDeadlines::within(PATIENCE)
+    };
+    publisher.publish(outgoing, deadlines).await
+}
+
+/// As [`publish`], and sees that the answer comes without any wait.
+pub(crate) fn publish_at_once(publisher: &Publisher, outgoing: Outgoing) -> Result<Confirmed, PublishError> {
+    publish(publisher, outgoing)
+        .now_or_never()
+        .expect("an answer at once")
 }
 
 /// A plain lapin channel, to look at the broker from outside.

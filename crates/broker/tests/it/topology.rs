@@ -1,39 +1,29 @@
 //! Declaring: from nothing, by many at once, and against what somebody else has declared differently.
 
+use futures_util::future::join_all;
 use lapin::{
     ExchangeKind,
     options::{ExchangeDeclareOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 use porchlight_broker::{
-    BrokerUrls, Link, Publisher, QueueState, TopologyConfig, TopologyError,
-    topology::{COMMANDS, EVENTS, QUEUES, declare},
+    Publisher, QueueState, TopologyConfig, TopologyError,
+    topology::{COMMANDS, EVENTS, QUEUES},
 };
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{fresh, plain, publisher_config, reach};
-
-async fn link(url: &str) -> Link {
-    Link::connect(&BrokerUrls::parse(url).unwrap(), "test-topology")
-        .await
-        .unwrap()
-}
+use crate::support::{declare, fresh, link, plain, publisher_config, reach};
 
 #[tokio::test]
 async fn many_may_declare_at_once_and_again() {
     let (node, vhost, url) = fresh().await;
-    let mut tasks = JoinSet::new();
-    for _ in 0..6 {
-        let url = url.clone();
-        tasks.spawn(async move {
-            let link = link(&url).await;
-            for _ in 0..2 {
-                declare(&link, &TopologyConfig::default()).await.unwrap();
-            }
-        });
-    }
-    tasks.join_all().await;
+    let one = async || {
+        let link = link(&url).await;
+        for _ in 0..2 {
+            declare(&link, &TopologyConfig::default()).await.unwrap();
+        }
+    };
+    join_all((0..6).map(|_| one())).await;
     let mut names: Vec<String> = node
         .queues(&vhost)
         .await

@@ -4,7 +4,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,6 +21,7 @@ use lapin::{
     types::FieldTable,
 };
 use porchlight_broker::{Outgoing, PublishError, Publisher, PublisherConfig};
+use porchlight_testbed::wait_for;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +35,7 @@ const PUBLISHERS: usize = 8;
 /// How long to try to provoke what must not happen.
 const STRESS: Duration = Duration::from_secs(3);
 /// How long a race may take to happen.
-const RACE_PATIENCE: Duration = Duration::from_secs(60);
+const RACE_PATIENCE: Duration = Duration::from_secs(300);
 
 async fn publish_plainly(channel: &Channel, exchange: &str, key: &str, body: &str) -> Confirmation {
     let options = BasicPublishOptions {
@@ -208,11 +212,13 @@ async fn no_unroutable_publish_of_ours_passes_for_stored() {
         }
     }
     assert!(stored > 0, "every routable publish was failed, too");
-    assert!(
-        publisher.stats().returned_total >= 40 * 3,
-        "{:?}",
-        publisher.stats()
-    );
+    // Who is told of another one's return does not wait for the confirm of its own.
+    wait_for("every return", PATIENCE, async || match publisher.stats() {
+        stats if stats.returned_total >= 40 * 3 => Ok(()),
+        stats => Err(format!("{stats:?}")),
+    })
+    .await
+    .unwrap();
 }
 
 /// A direct exchange without an alternate, with a queue under `yes` and nothing under any other key.
@@ -298,11 +304,11 @@ async fn under_answers_without_pause_no_returned_publish_is_a_success() {
     };
     let publisher = started(config).await;
     let stop = CancellationToken::new();
+    let stored = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for publishing in 0..200 {
-        let (publisher, stop) = (publisher.clone(), stop.clone());
+        let (publisher, stop, stored) = (publisher.clone(), stop.clone(), stored.clone());
         tasks.spawn(async move {
-            let mut stored = 0;
             for number in 0.. {
                 if stop.is_cancelled() {
                     break;
@@ -311,15 +317,17 @@ async fn under_answers_without_pause_no_returned_publish_is_a_success() {
                 let kind = if returned { "returned" } else { "stored" };
                 match publish(&publisher, event(kind)).await {
                     Ok(_) if returned => return Err(format!("{publishing}-{number} passed for stored")),
-                    Ok(_) => stored += 1,
+                    Ok(_) => drop(stored.fetch_add(1, Ordering::Relaxed)),
                     Err(_) => {}
                 }
             }
-            Ok(stored)
+            Ok(())
         });
     }
     let began = Instant::now();
-    while began.elapsed() < STRESS {
+    // On a slow machine it takes longer until some are stored in spite of all that are returned beside them.
+    while began.elapsed() < STRESS || stored.load(Ordering::Relaxed) <= 1_000 {
+        assert!(began.elapsed() < RACE_PATIENCE, "{stored:?} stored");
         let burst = peer.next_burst().await;
         let mut frames: Vec<Vec<u8>> = burst
             .iter()
@@ -333,8 +341,9 @@ async fn under_answers_without_pause_no_returned_publish_is_a_success() {
     stop.cancel();
     // The last ones are answered by the end of the connection.
     drop(peer);
-    let stored: Vec<u32> = tasks.join_all().await.into_iter().map(Result::unwrap).collect();
-    assert!(stored.iter().sum::<u32>() > 1_000, "{stored:?}");
+    for heard in tasks.join_all().await {
+        heard.unwrap();
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
