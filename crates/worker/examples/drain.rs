@@ -17,7 +17,8 @@ use futures_util::stream::{self, StreamExt as _};
 use porchlight_broker::{BrokerUrls, Outgoing, PublishDeadlines, Publisher, PublisherConfig, TopologyConfig};
 use porchlight_event::Envelope;
 use porchlight_event::sample::Sample;
-use porchlight_service::{Secret, http};
+use porchlight_service::http;
+use porchlight_store::StoreConfig;
 use porchlight_testbed::redis::{Fsync, Reply};
 use porchlight_testbed::{RabbitMq, Redis};
 use porchlight_worker::{WorkSettings, WorkerConfig};
@@ -116,7 +117,7 @@ async fn main() {
         let config = WorkerConfig {
             amqp: BrokerUrls::parse(&broker.url()).unwrap(),
             topology: TopologyConfig::default(),
-            redis: Secret::new(redis.url()),
+            redis: StoreConfig::new(redis.url()),
             admin_token: None,
             keys: watch::channel(None).1,
             prefetch_ramp: Duration::ZERO,

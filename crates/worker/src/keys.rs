@@ -80,8 +80,9 @@ impl KeySource {
         match self.load(reading) {
             Ok(keys) => {
                 let names = keys.names().collect::<Vec<_>>().join(",");
-                tracing::info!(keys = names, "signing keys read again");
                 sender.send_replace(Some(keys));
+                // Whoever reads this may rely on it.
+                tracing::info!(keys = names, "signing keys read again");
             }
             Err(problem) => {
                 tracing::error!(problem, "signing keys are unchanged: their file is not usable")

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::CommandFactory as _;
 use porchlight_broker::TopologyConfig;
 use porchlight_service::{exit, http, settings, stop, telemetry};
+use porchlight_store::StoreConfig;
 use porchlight_worker::{Args, Settings, WorkerConfig};
 
 fn main() -> ExitCode {
@@ -54,7 +55,7 @@ fn start(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         let config = WorkerConfig {
             amqp: settings.amqp,
             topology: TopologyConfig::default(),
-            redis: settings.redis,
+            redis: StoreConfig::new(settings.redis.expose()),
             admin_token: settings.admin_token,
             keys,
             prefetch_ramp: settings.prefetch_ramp,

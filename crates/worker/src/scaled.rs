@@ -37,8 +37,8 @@ pub struct WorkerConfig {
     pub amqp: BrokerUrls,
     /// What to declare there.
     pub topology: TopologyConfig,
-    /// The ledger's address.
-    pub redis: Secret,
+    /// Where the ledger is, and how patient to be with it. What depends on the work or the outlet is set by them.
+    pub redis: StoreConfig,
     /// The control API's token; without one that API is off.
     pub admin_token: Option<Secret>,
     /// Keys to verify each event with once more, if any.
@@ -124,7 +124,7 @@ fn open(config: &WorkerConfig, stop: &CancellationToken) -> Result<WorkerParts, 
 }
 
 fn store_config(config: &WorkerConfig) -> StoreConfig {
-    let usual = StoreConfig::new(config.redis.expose());
+    let usual = config.redis.clone();
     // While one worker calls, no other may: whoever receives has not acted yet, and could not tell that it is the same.
     let call_max = config.callback.as_ref().map_or(Duration::ZERO, |callback| {
         callback.timeout.saturating_add(NOTE_MAX)

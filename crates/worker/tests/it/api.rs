@@ -243,7 +243,8 @@ async fn without_a_token_the_api_is_off_and_health_stays(bench: impl Form) {
 #[tokio::test]
 async fn a_ledger_that_is_away_is_answered_503_in_time() {
     let bench = Bench::start().await;
-    let worker = bench.worker().await;
+    let worker = bench.start(Setup::for_frozen_ledger());
+    worker.ready().await;
     for freeze in [true, false] {
         if freeze {
             bench.redis.pause()

@@ -1,7 +1,7 @@
 //! The binary as a person runs it: signals, exit codes, keys that change, and what it says of its ledger.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use porchlight_broker::{BrokerUrls, Publisher, PublisherConfig};
@@ -182,11 +182,5 @@ async fn it_warns_of_a_ledger_that_evicts_or_forgets() {
     let run = Run::start(&mut bench, &[]).await;
     run.logs("evicts keys when its memory is full").await;
     run.logs("forgets all with a restart").await;
-    assert!(
-        run.daemon
-            .terminate(Duration::from_secs(20))
-            .await
-            .unwrap()
-            .success()
-    );
+    assert!(run.daemon.terminate(PATIENCE).await.unwrap().success());
 }

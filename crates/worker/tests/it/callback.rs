@@ -22,7 +22,7 @@ const SECRETS: [&str; 2] = [
     "whsec_ZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXp7",
 ];
 /// Longer than any test is patient: who runs into it shows that it waited for a receiver.
-const FOREVER: Duration = Duration::from_secs(60);
+const FOREVER: Duration = Duration::from_secs(180);
 
 in_every_form!(
     a_command_comes_once_whole_and_signed_with_every_secret,
@@ -48,6 +48,8 @@ fn callback(urls: &str) -> CallbackSettings {
 
 async fn start(bench: &impl Form, callback: CallbackSettings) -> Running {
     let worker = bench.start(Setup {
+        // What failed comes again no sooner than with a broker.
+        head_start: callback.timeout + Duration::from_secs(2),
         callback: Some(callback),
         ..Setup::default()
     });
@@ -58,7 +60,14 @@ async fn start(bench: &impl Form, callback: CallbackSettings) -> Running {
 async fn register(worker: &Running, operation: &str, kind: &str) {
     let path = format!("/v1/devices/d/operations/{operation}");
     let body = format!("{{\"kind\":\"{kind}\",\"params\":{{\"a\":1}}}}");
-    assert_eq!(worker.call("PUT", &path, &body).await.status, 201);
+    // Whoever is answered 503 asks again, and may find it registered.
+    let registered = wait_for("the registration", PATIENCE, async || {
+        match worker.call("PUT", &path, &body).await {
+            answer if matches!(answer.status, 200 | 201) => Ok(()),
+            other => Err(other.text()),
+        }
+    });
+    registered.await.unwrap();
 }
 
 /// The device goes offline: every operation of it owes a pause.
@@ -165,11 +174,21 @@ async fn what_a_receiver_fails_comes_again_under_the_same_identity(bench: impl F
     bench.nothing_owed().await;
     for receiver in &receivers {
         let calls = receiver.calls();
-        assert_eq!((calls.len(), ids(&calls).len()), (2, 1), "{calls:?}");
-        assert!(timestamp(&calls[1]) > timestamp(&calls[0]), "{calls:?}");
-        assert!(calls[1].is_signed_by(&secrets(SECRETS[0])));
-        assert_eq!(calls[0].body, calls[1].body);
+        let [first, .., last] = &calls[..] else {
+            panic!("{calls:?}")
+        };
+        assert_eq!(ids(&calls).len(), 1, "{calls:?}");
+        assert!(timestamp(last) > timestamp(first), "{calls:?}");
+        assert!(last.is_signed_by(&secrets(SECRETS[0])));
+        assert_eq!(first.body, last.body);
         assert!(calls.iter().all(|call| call.path == "/"), "{calls:?}");
+    }
+    // It failed as often as it was told to, and was not called once it had not.
+    for (kind, ..) in &failures {
+        let delivered = format!(
+            "porchlight_worker_callback_attempts_total{{receiver=\"{kind}\",action=\"pause\",result=\"delivered\"}}"
+        );
+        assert_eq!(worker.sum(&delivered).await, 1.0, "{kind}");
     }
     worker.stop().await.unwrap();
 }
@@ -192,8 +211,11 @@ async fn a_receiver_that_hangs_does_not_hold_up_another(bench: impl Form) {
         register(&worker, &format!("b{n}"), "snapshot").await;
     }
     offline(&bench).await;
-    let calls = alive.wait_calls(20, PATIENCE).await.unwrap();
-    assert_eq!(ids(&calls).len(), 20);
+    let all = wait_for("all others", PATIENCE, async || match ids(&alive.calls()).len() {
+        20 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    all.await.unwrap();
     // Half of what may be in flight is its share.
     dead.wait_calls(2, PATIENCE).await.unwrap();
     assert_eq!(dead.calls().len(), 2);
@@ -278,7 +300,7 @@ async fn a_stop_does_not_wait_for_a_receiver_that_hangs(bench: impl Form) {
         callback: Some(callback),
         ..Setup::default()
     };
-    setup.work.stop_grace = Duration::from_secs(1);
+    setup.work.stop_grace = Duration::from_secs(5);
     let worker = bench.start(setup);
     worker.ready().await;
     register(&worker, "o", "snapshot").await;
@@ -296,7 +318,7 @@ async fn a_stop_does_not_wait_for_a_receiver_that_hangs(bench: impl Form) {
         ),
         "{error}"
     );
-    assert!(begun.elapsed() < FOREVER / 4, "it took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < FOREVER / 2, "it took {:?}", begun.elapsed());
 }
 
 /// Where the letter is, and that it can be told from an event's, is the broker's.
@@ -347,8 +369,10 @@ async fn a_receiver_that_takes_its_time_is_not_called_by_another_worker_meanwhil
     let bench = Bench::start().await;
     let receiver = Receiver::start().await.unwrap();
     receiver.answer(Answering::Slowly(Duration::from_secs(8)));
+    let mut settings = callback(&receiver.url("/"));
+    settings.timeout = Duration::from_secs(30);
     let mut setup = Setup {
-        callback: Some(callback(&receiver.url("/"))),
+        callback: Some(settings.clone()),
         ..Setup::default()
     };
     // What is due is claimed by the other one alone.
@@ -358,7 +382,7 @@ async fn a_receiver_that_takes_its_time_is_not_called_by_another_worker_meanwhil
     register(&first, "o", "snapshot").await;
     offline(&bench).await;
     receiver.wait_calls(1, PATIENCE).await.unwrap();
-    let second = start(&bench, callback(&receiver.url("/"))).await;
+    let second = start(&bench, settings).await;
     bench.nothing_owed().await;
     assert_eq!(receiver.calls().len(), 1);
     first.stop().await.unwrap();

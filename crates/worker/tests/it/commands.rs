@@ -254,7 +254,8 @@ async fn two_workers_at_once_agree() {
     bench.nothing_owed().await;
     let mut newest: BTreeMap<String, (u64, Action)> = BTreeMap::new();
     let queued = bench.queue_of(topology::COMMANDS).await.unwrap().ready;
-    let received = bench.commands(|all| all.len() as u64 == queued).await;
+    // One that was overtaken on its way may still arrive.
+    let received = bench.commands(|all| all.len() as u64 >= queued).await;
     for command in &received {
         let [device, generation] = ["device_id", "generation"].map(|field| command.body[field].clone());
         let (device, generation) = (device.as_str().unwrap(), generation.as_u64().unwrap());

@@ -72,10 +72,12 @@ async fn a_full_disk_is_waited_for() {
     let worker = full(&mut form, Setup::default()).await;
     worker.wait_sum("porchlight_worker_held_tries_total", 3.0).await;
     let depth = form.depth().await.unwrap();
-    assert_eq!(
-        depth.ready.count + depth.in_hand.count,
-        EVENTS as u64,
-        "{depth:?}"
+    // Some may have found room in pages that were there already.
+    let settled = worker.sum(SETTLED).await;
+    let left = (depth.ready.count + depth.in_hand.count) as f64;
+    assert!(
+        left > 0.0 && left + settled >= EVENTS as f64,
+        "{settled} are settled: {depth:?}"
     );
     settled_after(&form, worker, async || make_room(&form).await).await;
 }

@@ -23,10 +23,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const TOKEN: &str = "a-token-for-the-tests";
 /// The tiers of putting off, in a time that a test can wait for.
-pub(crate) const TIERS: [Duration; 2] = [Duration::from_millis(150), Duration::from_millis(200)];
+pub(crate) const TIERS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
+/// A ledger that works has answered by then, however busy the machine is.
+pub(crate) const LEDGER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A queue and a ledger of the test's own, and workers on them. The same tests run in every form: what is decided is
 /// the same code, and what comes of it must be the same.
@@ -160,6 +162,10 @@ pub(crate) struct Setup {
     pub(crate) work: WorkSettings,
     /// A broker's alone.
     pub(crate) prefetch_ramp: Duration,
+    /// For one answer of Redis.
+    pub(crate) ledger_answer_max: Duration,
+    /// A file's alone: before a sweeper may take what another sends. With a broker it follows from the callback.
+    pub(crate) head_start: Duration,
     pub(crate) keys: KeysInForce,
     pub(crate) token: Option<Secret>,
     pub(crate) callback: Option<CallbackSettings>,
@@ -197,9 +203,21 @@ impl Default for Setup {
                 ..WorkSettings::default()
             },
             prefetch_ramp: Duration::from_secs(30),
+            ledger_answer_max: LEDGER_PATIENCE,
+            head_start: Duration::from_secs(2),
             keys: watch::channel(None).1,
             token: Some(Secret::new(TOKEN)),
             callback: None,
+        }
+    }
+}
+
+impl Setup {
+    /// With a ledger that is frozen: it is noticed as soon as it would be in production.
+    pub(crate) fn for_frozen_ledger() -> Self {
+        Self {
+            ledger_answer_max: Duration::from_millis(500),
+            ..Self::default()
         }
     }
 }

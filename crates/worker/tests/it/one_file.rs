@@ -4,7 +4,6 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use porchlight_journal::{Depth, Journal, JournalConfig, LedgerConfig, Role, SourceConfig};
@@ -153,7 +152,7 @@ fn parts(journal: &Journal, written: Written, setup: &Setup, stop: &Cancellation
     };
     let ledger = LedgerConfig {
         settle: setup.work.settle,
-        ..LedgerConfig::default()
+        head_start: setup.head_start,
     };
     WorkerParts {
         queue: Queue::Sqlite(porchlight_journal::Queue::new(journal)),
@@ -200,5 +199,5 @@ impl Write for Written {
 }
 
 pub(crate) fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(10)
+    Instant::now() + PATIENCE
 }

@@ -1,6 +1,7 @@
 //! The scaled form: a virtual host of a broker and a Redis, with all that a test may do to them.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use porchlight_broker::{
@@ -8,7 +9,6 @@ use porchlight_broker::{
 };
 use porchlight_ledger::Ledger;
 use porchlight_queue::Queue;
-use porchlight_service::Secret;
 use porchlight_store::{Store, StoreConfig};
 use porchlight_testbed::rabbitmq::QueueState;
 use porchlight_testbed::redis::Fsync;
@@ -17,7 +17,7 @@ use porchlight_worker::{RunError, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Form, Letter, PATIENCE, Received, Setup, TIERS};
+use crate::harness::{Form, LEDGER_PATIENCE, Letter, PATIENCE, Received, Setup, TIERS};
 
 /// A virtual host of the shared broker, a Redis of its own, and a publisher into the work queue.
 pub(crate) struct Bench {
@@ -93,7 +93,8 @@ impl Form for Bench {
     }
 
     fn ledger(&self) -> Ledger {
-        Ledger::Redis(Store::connect(&StoreConfig::new(self.redis.url())).unwrap())
+        let config = patient(self.redis.url(), LEDGER_PATIENCE);
+        Ledger::Redis(Store::connect(&config).unwrap())
     }
 
     fn run(
@@ -105,7 +106,7 @@ impl Form for Bench {
         let config = WorkerConfig {
             amqp: self.urls(),
             topology: short_tiers(),
-            redis: Secret::new(self.redis_url.clone()),
+            redis: patient(self.redis_url.clone(), setup.ledger_answer_max),
             admin_token: setup.token,
             keys: setup.keys,
             prefetch_ramp: setup.prefetch_ramp,
@@ -173,6 +174,16 @@ impl Form for Bench {
         assert!(in_time, "only {} commands came", received.len());
         consumer.close().await;
         received
+    }
+}
+
+/// A ledger at this address that may take so long for an answer, or for a connection.
+fn patient(url: String, answer_max: Duration) -> StoreConfig {
+    let usual = StoreConfig::new(url);
+    StoreConfig {
+        response_timeout: answer_max,
+        connect_timeout: answer_max.max(usual.connect_timeout),
+        ..usual
     }
 }
 

@@ -67,14 +67,14 @@ async fn commands_that_a_stop_has_no_time_for_are_counted_and_sent_by_the_next_w
     let own_url = std::mem::replace(&mut bench.redis_url, Redis::url_at(relay.address()));
     let mut setup = Setup::default();
     setup.work.commands_inflight_max = 1;
-    setup.work.stop_grace = Duration::from_secs(1);
+    setup.work.stop_grace = Duration::from_secs(5);
     let worker = bench.start(setup);
     worker.ready().await;
     let operations = 40;
     for n in 0..operations {
         worker.register("d", &format!("o{n}")).await;
     }
-    relay.delay(Duration::from_millis(100));
+    relay.delay(Duration::from_millis(300));
     bench
         .publish_all([body("device_offline", "d", now_ms() - 1000)])
         .await;
