@@ -139,12 +139,11 @@ fn put_in_force(
     sender: &watch::Sender<Option<Arc<ActiveKeys>>>,
     metrics: &IngressMetrics,
 ) {
-    metrics.count_file_load("signing_keys", loaded.is_ok());
+    let is_ok = loaded.is_ok();
     match loaded {
         Ok(keys) => {
             let matched = keys.names().map(|name| metrics.matched(name)).collect();
             let names = keys.names().collect::<Vec<_>>().join(",");
-            tracing::info!(keys = names, "signing keys in force");
             let before = sender.borrow().clone();
             let removed = before.map(|before| before.removed_by(&keys)).unwrap_or_default();
             sender.send_replace(Some(Arc::new(ActiveKeys {
@@ -152,6 +151,8 @@ fn put_in_force(
                 matched,
                 removed,
             })));
+            // Whoever reads this may rely on it.
+            tracing::info!(keys = names, "signing keys in force");
         }
         Err(error) if sender.borrow().is_some() => {
             tracing::error!(%error, setting = FILE, "signing keys are not usable; the ones in force stay");
@@ -160,6 +161,7 @@ fn put_in_force(
             tracing::error!(%error, setting = FILE, "no signing keys yet; every event is answered 503");
         }
     }
+    metrics.count_file_load("signing_keys", is_ok);
 }
 
 impl ActiveKeys {

@@ -187,6 +187,20 @@ impl EdgeSettings {
         self.health.outage_quiet_ms = ms(quiet);
     }
 
+    /// Lengthens what one request may take, each where a time is given: to the answer, to the end of its head, and from
+    /// there to the end of its body. For tests about something else, on machines that are busy; no setting allows this.
+    #[doc(hidden)]
+    pub fn lengthen(&mut self, answer: Option<Duration>, head: Option<Duration>, body: Option<Duration>) {
+        let limits = [
+            (&mut self.receive.answer_timeout, answer),
+            (&mut self.server.head_timeout, head),
+            (&mut self.receive.body_timeout, body),
+        ];
+        for (limit, longer) in limits {
+            *limit = longer.unwrap_or(*limit);
+        }
+    }
+
     /// The path that Ring posts to.
     pub fn webhook_path(&self) -> &str {
         &self.receive.path

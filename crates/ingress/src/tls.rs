@@ -96,17 +96,19 @@ impl TlsFiles {
         let (sender, in_force) = watch::channel(self.first);
         let apply = move |readings: &[Reading]| {
             let loaded = load(readings);
-            metrics.count_file_load("certificate", loaded.is_ok());
+            let is_ok = loaded.is_ok();
             match loaded {
                 Ok(config) => {
-                    tracing::info!("certificate read again and in force");
                     sender.send_replace(config);
+                    // Whoever reads this may rely on it.
+                    tracing::info!("certificate read again and in force");
                 }
                 Err(error) => {
                     let setting = error.setting();
                     tracing::error!(%error, setting, "certificate is not usable; the one in force stays");
                 }
             }
+            metrics.count_file_load("certificate", is_ok);
         };
         let following = follow::follow(self.paths.to_vec(), self.readings.to_vec(), hangups, apply);
         tokio::spawn(ended.run_until_cancelled_owned(following));

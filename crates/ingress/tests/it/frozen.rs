@@ -11,8 +11,9 @@ use crate::support::{BODY, Ingress, SOON, failed, signed, told};
 /// Longer than a broker takes to declare quorum queues on a busy machine.
 const BROKER_READY: Duration = Duration::from_secs(60);
 
-async fn start(broker: &RabbitMq) -> Ingress {
-    let ingress = Ingress::start(&["--amqp-url", &broker.url()]).await;
+async fn start(broker: &RabbitMq, flags: &[&str]) -> Ingress {
+    let url = broker.url();
+    let ingress = Ingress::start(&[&["--amqp-url", &url], flags].concat()).await;
     wait_for("ready", BROKER_READY, async || {
         let answer = get(ingress.admin, "/readyz")
             .await
@@ -31,7 +32,8 @@ async fn start(broker: &RabbitMq) -> Ingress {
 #[tokio::test]
 async fn answers_wait_for_the_confirm_but_not_for_ever() {
     let broker = RabbitMq::start().await.unwrap();
-    let ingress = start(&broker).await;
+    let ingress = start(&broker, &["--shutdown-grace", "60s"]).await;
+    let hasty = start(&broker, &["--answer-timeout", "1s", "--head-timeout", "1s"]).await;
     let stored = ingress.send(&signed(BODY)).await;
     assert_eq!(stored.status, 200);
     let id = porchlight_event::ids::message_id(BODY);
@@ -55,7 +57,7 @@ async fn answers_wait_for_the_confirm_but_not_for_ever() {
 
     broker.pause();
     let began = Instant::now();
-    let late = ingress.send(&signed(BODY)).await;
+    let late = hasty.send(&signed(BODY)).await;
     assert_eq!(told(&late), failed(503, "confirm_timeout"));
     assert!(
         began.elapsed() < Duration::from_millis(4500),
@@ -63,8 +65,8 @@ async fn answers_wait_for_the_confirm_but_not_for_ever() {
         began.elapsed()
     );
     broker.resume();
-    ingress.counts("porchlight_ingress_confirms_late_total ").await;
-    ingress.counts("porchlight_ingress_inflight_publishes 0").await;
+    hasty.counts("porchlight_ingress_confirms_late_total 1").await;
+    hasty.counts("porchlight_ingress_inflight_publishes 0").await;
 
     // A stop waits for the confirm that a request waits for.
     broker.pause();

@@ -1,7 +1,5 @@
 //! The stop: nobody who was heard goes without an answer.
 
-use std::time::Duration;
-
 use porchlight_service::stop::Drained;
 use porchlight_testbed::http::RawConnection;
 use porchlight_testbed::wait_for;
@@ -34,7 +32,7 @@ async fn a_request_that_has_begun_is_answered_and_an_idle_connection_is_closed()
 
 #[tokio::test]
 async fn before_it_closes_it_is_not_ready_but_serves_and_ends_each_connection() {
-    let ingress = Ingress::start(&["--drain-delay", "1s"]).await;
+    let ingress = Ingress::start(&["--drain-delay", "5s"]).await;
     let mut open = ingress.connect().await;
     open.send(&signed(BODY)).await.unwrap();
     assert_eq!(open.response().await.unwrap().header("connection"), None);
@@ -82,5 +80,5 @@ async fn a_client_that_never_ends_does_not_hold_up_the_stop() {
     ingress.counts("porchlight_ingress_body_memory_bytes 3").await;
     ingress.stop.cancel();
     assert_eq!(ingress.ended.await.unwrap(), Drained::Missed { left: 1 });
-    holder.closed_within(Duration::from_secs(1)).await.unwrap();
+    holder.closed_within(SOON).await.unwrap();
 }

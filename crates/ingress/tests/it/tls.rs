@@ -113,7 +113,7 @@ async fn a_renewed_certificate_is_taken_and_a_wrong_one_is_not() {
 async fn a_handshake_that_does_not_end_is_cut_off_and_plain_http_gets_no_answer() {
     let files = Files::new();
     files.renew();
-    let ingress = files.start(&["--tls-handshake-timeout", "300ms"]).await;
+    let ingress = files.start(&["--tls-handshake-timeout", "2s"]).await;
     let mut silent = ingress.connect().await;
     assert_eq!(silent.closed_within(SOON).await.unwrap(), b""[..]);
     let mut plain = ingress.connect().await;
