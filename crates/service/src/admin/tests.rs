@@ -3,6 +3,9 @@
 
 use super::*;
 
+/// Longer than any test waits.
+const LONG: Duration = Duration::from_secs(3600);
+
 fn authorised(values: &[&str]) -> bool {
     let mut headers = HeaderMap::new();
     for value in values {
@@ -79,7 +82,7 @@ fn serving(
     (address, stop, served)
 }
 
-/// Asks on a connection of its own, which is given back open, and gives up before any deadline of the server's.
+/// Asks on a connection of its own, which is given back open, and gives up before [`LONG`] is over.
 async fn ask(address: std::net::SocketAddr, head: &str) -> (TcpStream, String) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -88,7 +91,7 @@ async fn ask(address: std::net::SocketAddr, head: &str) -> (TcpStream, String) {
         .await
         .unwrap();
     let mut answer = vec![0; 4096];
-    let read = tokio::time::timeout(Duration::from_secs(4), stream.read(&mut answer)).await;
+    let read = tokio::time::timeout(LONG / 60, stream.read(&mut answer)).await;
     let length = read.expect("an answer in time").unwrap();
     let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
     (stream, answer)
@@ -96,7 +99,11 @@ async fn ask(address: std::net::SocketAddr, head: &str) -> (TcpStream, String) {
 
 #[tokio::test]
 async fn idle_connections_leave_places_for_health_checks() {
-    let (address, stop, served) = serving(AdminLimits::default());
+    // Without being asked to leave they would stay for longer than anybody waits.
+    let (address, stop, served) = serving(AdminLimits {
+        idle_timeout: LONG,
+        ..AdminLimits::default()
+    });
     let mut idle = Vec::new();
     // Each is answered and stays open on its side; without spare places the fifth would wait for the others' end.
     for _ in 0..8 {
@@ -112,7 +119,7 @@ async fn idle_connections_leave_places_for_health_checks() {
 async fn connections_that_say_nothing_make_room_for_who_asks() {
     // Without being asked to leave they would stay for longer than anybody waits.
     let (address, stop, served) = serving(AdminLimits {
-        head_timeout: Duration::from_secs(3600),
+        head_timeout: LONG,
         ..AdminLimits::default()
     });
     let mut silent = Vec::new();
