@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::oracle::{Delivered, Lives, OPERATION, account_id, device_id};
-use crate::support::{PATIENCE, TOKEN, WEBHOOK};
+use crate::support::{ATTEMPTS, PATIENCE, TOKEN, WEBHOOK};
 
 const KEY: &str = "whsec-porch-2f9c1d";
 const CALLBACK_SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -99,6 +99,24 @@ impl Standalone {
         if let Err(error) = ready.await {
             panic!("standalone is not ready: {error}\n{}", daemon.logs());
         }
+    }
+
+    /// Waits until no event waits, is in hand or will come back; each has been counted then.
+    async fn wait_until_settled(&self) {
+        wait_for("every event to be settled", PATIENCE, async || {
+            let status = tool(self.directory.path(), &["status"]);
+            let queues = status["standalone"]["state"]["queues"]
+                .as_array()
+                .unwrap()
+                .clone();
+            let is_done = |queue: &Value| queue["ready"] == 0 && queue["in_hand"] == 0;
+            let mut work = queues.iter().filter(|queue| queue["name"] != "porchlight.dead");
+            (queues.len() > 1 && work.all(is_done))
+                .then_some(())
+                .ok_or_else(|| format!("{queues:?}"))
+        })
+        .await
+        .unwrap();
     }
 
     fn kill9(&self) {
@@ -223,7 +241,7 @@ async fn standalone_killed_fifty_times_under_load_keeps_every_promise() {
         .path(WEBHOOK)
         .connections(32)
         .count(total)
-        .retry(RingSchedule::steady(600, Duration::from_millis(50)));
+        .retry(RingSchedule::steady(ATTEMPTS, Duration::from_millis(50)));
     let sender = tokio::spawn(sending.run(move |n| {
         progress.fetch_max(n, Ordering::Relaxed);
         bodies[usize::try_from(n).unwrap()].clone()
@@ -277,6 +295,8 @@ async fn every_status_and_command_is_right(
 
 /// Nothing that was answered 200 has vanished: sent once more, every single event is a duplicate (G1).
 async fn every_event_is_known(standalone: &mut Standalone, lives: &Lives, size: &Size) {
+    // Copies that change nothing may still wait when every device is where it must be.
+    standalone.wait_until_settled().await;
     let before = standalone.outcomes().await;
     let events: Vec<Bytes> = lives.events.iter().cloned().map(Bytes::from).collect();
     let total = events.len() as u64;
@@ -284,7 +304,7 @@ async fn every_event_is_known(standalone: &mut Standalone, lives: &Lives, size: 
         .path(WEBHOOK)
         .connections(32)
         .count(total)
-        .retry(RingSchedule::steady(600, Duration::from_millis(50)));
+        .retry(RingSchedule::steady(ATTEMPTS, Duration::from_millis(50)));
     let report = again
         .run(move |n| events[usize::try_from(n).unwrap()].clone())
         .await;

@@ -274,6 +274,8 @@ async fn a_removed_account_takes_all_its_devices_with_it_and_comes_back_with_its
     pipeline
         .accept(&event("app_integration_added", "", "acct-gone", now - 50_000))
         .await;
+    // Two workers take them side by side, and news of a device of a removed account is refused.
+    pipeline.settle().await;
     pipeline
         .accept(&event("device_offline", &devices[0], "acct-gone", now - 40_000))
         .await;

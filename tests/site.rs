@@ -8,7 +8,7 @@ use porchlight_event::SigningKey;
 use porchlight_testbed::http::{RawConnection, Response, post_signed, request};
 use porchlight_testbed::{Daemon, free_port, http, wait_for};
 
-use crate::support::{PATIENCE, Pipeline, Plan, TOKEN, WEBHOOK};
+use crate::support::{PATIENCE, Pipeline, Plan, TOKEN, WEBHOOK, unless_slow};
 
 const KEY: &str = "whsec-porch-5a80b2";
 const EVENTS: &str = "porchlight.events";
@@ -127,7 +127,7 @@ impl Site {
 
     /// Posts a body and insists on 200.
     pub(crate) async fn accept(&self, body: &[u8]) {
-        let answer = self.post(body).await;
+        let answer = unless_slow(async || self.post(body).await).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, Pipeline, Plan, event, now_ms};
+use crate::support::{PATIENCE, Pipeline, Plan, event, now_ms, quick_answers};
 
 const ANSWER_WITHIN: Duration = Duration::from_millis(4_500);
 const QUEUE: &str = "porchlight.events";
@@ -217,6 +217,9 @@ async fn an_ingress_killed_while_the_broker_comes_and_goes_keeps_every_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_for_a_blocked_or_frozen_broker_are_answered_200_in_time() {
     let mut stand = Stand::prepare(true).await;
+    for (name, value) in quick_answers() {
+        stand.pipeline.ingresses[0].set(name, value);
+    }
     stand.pipeline.ingresses[0].start();
     stand.pipeline.ingresses[0].wait_until_ready().await;
     let mut count = 0;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use porchlight_testbed::{LoadGenerator, RingSchedule, wait_for};
 
 use crate::oracle::{Delivered, Lives, OPERATION, account_id, device_id};
-use crate::support::{PATIENCE, Pipeline, Plan};
+use crate::support::{ATTEMPTS, PATIENCE, Pipeline, Plan};
 
 const COPIES: usize = 3;
 /// Bodies that are no event; each must end in the dead letters, in as many copies as were accepted or more.
@@ -67,7 +67,7 @@ async fn a_storm_with_every_process_killed_ends_with_each_status_right_and_each_
     let sending = LoadGenerator::new(pipeline.ingress_addresses(), pipeline.key.clone())
         .connections(64)
         .count(total)
-        .retry(RingSchedule::steady(600, Duration::from_millis(100)));
+        .retry(RingSchedule::steady(ATTEMPTS, Duration::from_millis(100)));
     let progress = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let seen = std::sync::Arc::clone(&progress);
     let sender = tokio::spawn(sending.run(move |n| {

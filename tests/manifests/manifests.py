@@ -27,7 +27,7 @@ def documents_in(text):
 
 def build(folder):
     kubectl = Path(sys.executable).parent / "kubectl"
-    made = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, timeout=60)
+    made = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, timeout=300)
     if made.returncode != 0 or made.stderr:
         sys.exit(made.stderr or f"kustomize ended with {made.returncode}")
     return documents_in(made.stdout)
