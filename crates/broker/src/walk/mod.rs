@@ -39,7 +39,9 @@ pub const HELD_MAX: usize = 10_000;
 /// How long the next letter may take to arrive, and how long to wait for it before asking whether there is one.
 const NEXT_MAX: Duration = Duration::from_secs(10);
 const ASK_AFTER: Duration = Duration::from_secs(1);
-/// How long to wait before looking again whether letters are back.
+/// How long letters that were given back may take to be ready again, and how long to wait before looking again whether
+/// they are.
+const BACK_MAX: Duration = Duration::from_secs(5);
 const BACK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A letter that a walk has come by.
@@ -256,7 +258,7 @@ impl Walk {
             // Without an answer the cut that follows returns them, too.
             let _ = timeout(CLOSE_STEP_MAX, closed).await;
             // Who looks next is to see them; where somebody else takes letters meanwhile, this wait is in vain.
-            let _ = timeout(CLOSE_STEP_MAX, self.see_letters_back()).await;
+            let _ = timeout(BACK_MAX, self.see_letters_back()).await;
         }
         self.link.close().await;
         if removed { settled } else { Ok(()) }
@@ -393,13 +395,16 @@ impl Walk {
             match timeout(ASK_AFTER, self.feeds.next()).await {
                 Ok(Some(delivery)) => return Ok(Some(delivery?)),
                 Ok(None) => return Err(lost("the broker ended the consumer")),
-                Err(_) if depth::ready_in(&self.channel, topology::DEAD).await?.ready == 0 => {
-                    return Ok(None);
+                Err(_) => {
+                    let counts = depth::ready_in(&self.channel, topology::DEAD).await?;
+                    // We consume: a queue that knows of no consumer has not answered, for want of a leader.
+                    if counts.ready == 0 && counts.consumers > 0 {
+                        return Ok(None);
+                    }
+                    if Instant::now() >= until {
+                        return Err(lost("the next letter did not arrive in time"));
+                    }
                 }
-                Err(_) if Instant::now() >= until => {
-                    return Err(lost("the next letter did not arrive in time"));
-                }
-                Err(_) => {}
             }
         }
     }

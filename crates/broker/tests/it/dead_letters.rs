@@ -35,6 +35,15 @@ async fn bury(publisher: &Publisher, count: usize) {
     }
 }
 
+/// For the node: the queue of dead letters answers nobody for so long, and goes on by itself.
+fn standing(vhost: &str, for_ms: u32) -> String {
+    format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{vhost}\">>, queue, <<\"{DEAD}\">>)), \
+         Queue = amqqueue:get_pid(Q), ok = sys:suspend(Queue), \
+         {{ok, _}} = timer:apply_after({for_ms}, sys, resume, [Queue]), []"
+    )
+}
+
 async fn letters(url: &str, count_max: usize) -> (Listed, Vec<DeadLetter>) {
     let mut letters = Vec::new();
     let urls = BrokerUrls::parse(url).unwrap();
@@ -98,11 +107,7 @@ async fn who_looks_right_after_a_walk_sees_every_letter() {
     bury(&publisher(&url).await, LETTERS).await;
     let urls = BrokerUrls::parse(&url).unwrap();
     // It stands until the walk has long been over, and goes on by itself.
-    let slow = format!(
-        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{vhost}\">>, queue, <<\"{DEAD}\">>)), \
-         Queue = amqqueue:get_pid(Q), ok = sys:suspend(Queue), \
-         {{ok, _}} = timer:apply_after(300, sys, resume, [Queue]), []"
-    );
+    let slow = standing(&vhost, 300);
     for _ in 0..3 {
         let mut walk = Walk::open(&urls, "test-dead").await.unwrap();
         assert_eq!(walk.ready(), LETTERS);
@@ -371,6 +376,26 @@ async fn a_walk_is_finished_when_the_queue_has_every_ack() {
     node.suspend_queue(&vhost, DEAD, false).await.unwrap();
     finished.await.unwrap();
     settle_at(node, &vhost, DEAD, UNDECIDED_MAX as u64, 0).await;
+}
+
+#[tokio::test]
+async fn a_queue_that_does_not_answer_for_a_while_is_not_taken_for_an_empty_one() {
+    let (node, vhost, url) = fresh().await;
+    bury(&publisher(&url).await, 300).await;
+    node.eval(&standing(&vhost, 1_500)).await.unwrap();
+    let urls = BrokerUrls::parse(&url).unwrap();
+    let mut walk = Walk::open(&urls, "test-dead").await.unwrap();
+    assert_eq!(walk.ready(), 300);
+    let mut seen = 0;
+    while let Some(taken) = walk.next().await.unwrap() {
+        walk.leave(taken.tag, &taken.letter);
+        seen += 1;
+        if seen == 60 {
+            node.eval(&standing(&vhost, 3_000)).await.unwrap();
+        }
+    }
+    walk.close().await;
+    assert_eq!(seen, 300, "a walk ended when the queue did not answer");
 }
 
 #[tokio::test]
