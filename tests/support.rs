@@ -99,10 +99,13 @@ impl Broker {
     }
 
     pub(crate) async fn ready(&self, queue: &str) -> u64 {
-        self.node()
-            .queue(self.vhost(), queue)
-            .await
-            .map_or(0, |state| state.ready)
+        // A node that cannot tell has not said that there is nothing.
+        wait_for(&format!("the depth of {queue}"), PATIENCE, async || {
+            let state = self.node().queue(self.vhost(), queue).await;
+            state.map(|state| state.ready).map_err(|error| error.to_string())
+        })
+        .await
+        .unwrap()
     }
 
     /// Waits until the queue holds `count` messages and no consumer holds any of its messages.
