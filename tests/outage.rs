@@ -1,5 +1,6 @@
 //! Servers and daemons that die, hang, fill up or come late: nothing answered 200 is lost, and all recover alone.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -56,6 +57,19 @@ async fn check(pipeline: &Pipeline, report: &Report, begin: i64, count: u64) {
     );
 }
 
+async fn wait_until_unready(admin: SocketAddr) {
+    wait_for("readiness to be withdrawn", PATIENCE, async || {
+        let ready = http::get(admin, "/readyz").await.unwrap();
+        if ready.status == 503 {
+            Ok(())
+        } else {
+            Err(ready.text())
+        }
+    })
+    .await
+    .unwrap();
+}
+
 async fn wait_until_answered(pipeline: &Pipeline, status: u16) {
     let begin = now_ms();
     wait_for(&format!("an answer {status}"), PATIENCE, async || {
@@ -93,16 +107,7 @@ async fn a_broker_that_is_killed_under_load_costs_503_and_no_event() {
     pipeline.broker.node().kill();
     wait_until_answered(&pipeline, 503).await;
     // An event in hand fails with the connection, a moment before the state that readiness shows.
-    wait_for("readiness to be withdrawn", PATIENCE, async || {
-        let ready = http::get(pipeline.ingresses[0].admin, "/readyz").await.unwrap();
-        if ready.status == 503 {
-            Ok(())
-        } else {
-            Err(ready.text())
-        }
-    })
-    .await
-    .unwrap();
+    wait_until_unready(pipeline.ingresses[0].admin).await;
     assert_eq!(
         http::get(pipeline.ingresses[0].admin, "/livez")
             .await
@@ -223,16 +228,7 @@ async fn a_frozen_redis_is_waited_for_and_nothing_is_done_twice() {
     for _ in 0..3 {
         wait_until_answered(&pipeline, 200).await;
         pipeline.redis.pause();
-        wait_for("the worker to notice", PATIENCE, async || {
-            let ready = http::get(pipeline.workers[0].admin, "/readyz").await.unwrap();
-            if ready.status == 503 {
-                Ok(())
-            } else {
-                Err(ready.text())
-            }
-        })
-        .await
-        .unwrap();
+        wait_until_unready(pipeline.workers[0].admin).await;
         pipeline.redis.resume();
         for worker in &pipeline.workers {
             worker.wait_until_ready().await;
