@@ -256,16 +256,7 @@ async fn a_full_redis_refuses_whole_steps_and_takes_them_when_there_is_room() {
     pipeline
         .accept(&event("device_online", "d", "acct", now - 1_000))
         .await;
-    wait_for("the worker to notice", PATIENCE, async || {
-        let ready = http::get(pipeline.workers[0].admin, "/readyz").await.unwrap();
-        if ready.status == 503 {
-            Ok(())
-        } else {
-            Err(ready.text())
-        }
-    })
-    .await
-    .unwrap();
+    wait_until_unready(pipeline.workers[0].admin).await;
     assert_eq!(
         pipeline.device("d").await["status"],
         "offline",

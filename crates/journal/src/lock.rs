@@ -99,7 +99,7 @@ pub(crate) fn is_held(dir: &Path) -> std::io::Result<bool> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

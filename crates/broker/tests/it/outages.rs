@@ -7,7 +7,7 @@ use porchlight_testbed::{Direction, RabbitMq, Relay, wait_for};
 
 use crate::support::{
     EVENTS, PATIENCE, cruel_node, event, fresh, plain, publish, publish_at_once, publisher, publisher_config,
-    reach, set_alarm, settle_at, started, take, try_link,
+    reach, reconnected, set_alarm, settle_at, started, take, try_link,
 };
 
 /// Publishes until one succeeds again. One that seemed to fail may be stored, too.
@@ -243,14 +243,7 @@ async fn connections_closed_by_the_operator_come_back() {
     .await
     .unwrap();
     node.close_all_connections(&vhost).await.unwrap();
-    wait_for("a second connection", PATIENCE, async || {
-        match publisher.stats() {
-            stats if stats.reconnects_total == 1 => Ok(()),
-            stats => Err(format!("{stats:?}")),
-        }
-    })
-    .await
-    .unwrap();
+    reconnected(&publisher).await;
     recovers(&publisher).await;
 }
 

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     scripted_peer::{ScriptedPeer, ack},
     support::{
-        EVENTS, PATIENCE, event, fresh, plain, publish, publisher, publisher_config, reach, settle_at,
-        started, take,
+        EVENTS, PATIENCE, event, fresh, plain, publish, publisher, publisher_config, reach, reconnected,
+        settle_at, started, take,
     },
 };
 
@@ -103,14 +103,7 @@ async fn a_missing_exchange_costs_the_connection_and_the_next_one_declares_it_ag
         PublishError::Disconnected
     );
     // The state may be the one from before still.
-    wait_for("a second connection", PATIENCE, async || {
-        match publisher.stats() {
-            stats if stats.reconnects_total == 1 => Ok(()),
-            stats => Err(format!("{stats:?}")),
-        }
-    })
-    .await
-    .unwrap();
+    reconnected(&publisher).await;
     reach(&mut publisher.state(), QueueState::is_ready).await;
     publish(&publisher, event("y")).await.unwrap();
     assert_eq!(publisher.stats().reconnects_total, 1);
@@ -246,14 +239,7 @@ async fn three_timeouts_in_a_row_cost_the_connection_and_fail_the_rest_at_once()
         );
     }
     assert_eq!(waiting.await.unwrap().unwrap_err(), PublishError::Disconnected);
-    wait_for("a second connection", PATIENCE, async || {
-        match publisher.stats() {
-            stats if stats.reconnects_total == 1 => Ok(()),
-            stats => Err(format!("{stats:?}")),
-        }
-    })
-    .await
-    .unwrap();
+    reconnected(&publisher).await;
 }
 
 #[tokio::test]

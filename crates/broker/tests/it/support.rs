@@ -220,3 +220,15 @@ pub(crate) async fn fresh() -> (&'static RabbitMq, String, String) {
 }
 
 pub(crate) const EVENTS: &str = topology::EVENTS;
+
+/// Waits until the publisher has its second connection.
+pub(crate) async fn reconnected(publisher: &Publisher) {
+    wait_for("a second connection", PATIENCE, async || {
+        match publisher.stats() {
+            stats if stats.reconnects_total == 1 => Ok(()),
+            stats => Err(format!("{stats:?}")),
+        }
+    })
+    .await
+    .unwrap();
+}
